@@ -1,0 +1,67 @@
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "base/asio.h"
+#include "store/store.h"
+
+namespace fusion {
+
+/// What came of a piece of work on the store: a value, or the exception that it threw (then nothing of it is stored).
+template <typename R>
+class StoreResult {
+ public:
+  StoreResult(R value) : value_(std::move(value)) {}
+  StoreResult(std::exception_ptr error) : error_(std::move(error)) {}
+  bool ok() const { return !error_; }
+  /// Rethrows where there is no value.
+  R& value() {
+    if (error_) std::rethrow_exception(error_);
+    return *value_;
+  }
+
+ private:
+  std::optional<R> value_;
+  std::exception_ptr error_;
+};
+
+/// The store thread: owns the Store, runs what is posted to it in the order it was posted, collects all that has arrived into
+/// one transaction, commits it (one sync to disk), and only then posts the answers to their executors, in the same order.
+///
+/// Work that throws is rolled back alone; its answer carries the exception. If the commit itself fails (disk full), every
+/// answer of that group carries the StoreError and `on_broken` is called once: the daemon must stop, nothing more is accepted.
+/// `async` may be called from any thread. Destruction finishes what was posted, then joins the thread.
+class GroupCommit {
+ public:
+  GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken);
+  ~GroupCommit();
+
+  /// `work(Store&)` on the store thread; `done(StoreResult<R>)` on `executor` after the commit. R is what work returns; for
+  /// void use `std::monostate`.
+  template <typename Executor, typename Work, typename Done>
+  void async(Executor executor, Work work, Done done) {
+    using R = std::invoke_result_t<Work&, Store&>;
+    auto result = std::make_shared<std::optional<StoreResult<R>>>();
+    post({[result, work = std::move(work)](Store& store) mutable { result->emplace(work(store)); },
+          [result, executor, done = std::move(done)](std::exception_ptr error) mutable {
+            if (error) result->emplace(error);
+            asio::post(executor, [result, done = std::move(done)]() mutable { done(std::move(**result)); });
+          }});
+  }
+
+ private:
+  struct Item {
+    std::function<void(Store&)> work;
+    std::function<void(std::exception_ptr)> answer;  ///< called on the store thread after commit or failure
+  };
+  void post(Item item);
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fusion

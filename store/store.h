@@ -1,0 +1,134 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "space/dataset_spec.h"
+#include "space/study.h"
+#include "space/trial.h"
+
+namespace fusion {
+
+/// A study as the store knows it.
+struct StudyRecord {
+  StudyId id;
+  StudySpec spec;
+  DatasetSpec dataset;
+  std::string dataset_path;  ///< absolute, as resolved when the study was submitted: the feature manifest
+  StudyState state = StudyState::running;
+  std::string error;         ///< why it is failed or paused by the daemon; else empty
+  UnixMs created = 0, updated = 0;
+};
+
+struct NewTrial {
+  std::int64_t ask_index = 0;
+  Architecture architecture;
+  int replica = 0;
+  std::uint64_t seed = 0;
+  nlohmann::json facts = nlohmann::json::object();
+};
+
+/// A row of surrogate_fits; `study` says whose.
+struct FitRow {
+  std::int64_t fit_index = 0;
+  std::string surrogate;
+  std::int64_t observations = 0;
+  double loss = 0;
+  std::optional<double> rank_correlation, mean_abs_error;
+  double seconds = 0;
+  nlohmann::json details = nlohmann::json::object();
+};
+
+struct WorkerRecord {
+  WorkerId id;
+  std::string name, host, device, code_version, torch_version;
+  std::int64_t pid = 0;
+  int slots = 1;
+};
+
+/// What became of an outcome.
+struct FinishResult {
+  bool accepted = false;   ///< false: the trial was final already, or unknown; nothing was changed but a `late` event
+  TrialState state = TrialState::queued;  ///< of the trial now
+  bool requeued = false;   ///< the trial is queued again (lost, preempted, or a failure with retries left)
+  std::int64_t told_index = -1;  ///< its place in the order of ends, if it is final by this outcome
+  std::int64_t ask_index = 0;
+  StudyId study;
+};
+
+/// One event for the log of a study: what an operator would want to read later.
+struct Event {
+  std::int64_t id = 0;
+  UnixMs at = 0;
+  std::string kind;  ///< "study_submitted", "trial_lost", "worker_joined", "result_late", ...
+  StudyId study;
+  TrialId trial;
+  WorkerId worker;
+  std::string text;
+};
+
+/// The one writing connection to the database (WAL, synchronous=FULL, foreign keys on).
+///
+/// Lives on the store thread. Each public function is atomic by itself: its own transaction when none is open, a savepoint
+/// inside the group of `GroupCommit`. State changes are conditional and say whether they took effect. Throws StoreError with
+/// SQLite's words and the file's name; after a throw nothing of that call is stored.
+class Store {
+ public:
+  /// Opens or creates, migrates (append-only list, user_version), takes the advisory lock `<path>.lock` that a second daemon on
+  /// the same database is refused by. Throws StoreError: newer schema than this program, not a database, locked, unwritable.
+  /// ":memory:" has no lock and no WAL.
+  static Store open(const std::string& path, const Clock& clock);
+  Store(Store&&) noexcept;
+  Store& operator=(Store&&) noexcept;
+  ~Store();
+
+  // ---- studies
+  StudyId create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path);
+  std::optional<StudyRecord> study(StudyId id) const;
+  std::vector<StudyRecord> studies() const;  ///< by id
+  /// True if the state was changed; completed and cancelled are final. Cancelling a study cancels its queued and leased trials.
+  bool set_study_state(StudyId id, StudyState state, const std::string& error = "");
+
+  // ---- trials
+  /// Adds proposals, all queued, in order. Returns their ids. Throws StoreError if one is there already.
+  std::vector<TrialId> add_trials(StudyId study, std::span<const NewTrial> trials);
+  /// queued -> leased: begins attempt `trial.attempt + 1` and returns its number; nullopt if the trial is not queued.
+  std::optional<int> lease(TrialId trial, WorkerId worker);
+  /// A worker that came back with a trial it still trains: if the trial is queued and `attempt` is the last one begun and ended
+  /// lost, that attempt is opened again. True if so.
+  bool readopt(TrialId trial, int attempt, WorkerId worker);
+  /// False (and nothing stored) if that epoch of that attempt is there already or the trial is unknown.
+  bool add_epoch(TrialId trial, int attempt, const EpochReport& report);
+  /// Ends an attempt. completed: accepted from any attempt while the trial is not final. Other outcomes: only from the current
+  /// attempt of a leased trial. failed and oom count against the study's `retries`.
+  FinishResult finish(const TrialOutcome& outcome);
+  /// On start: every leased trial is queued again, its attempt ended as lost. Returns how many.
+  int requeue_leased();
+  std::vector<Trial> trials(StudyId study) const;  ///< by ask_index
+  std::optional<Trial> trial(TrialId id) const;
+
+  // ---- the rest
+  void add_fit(StudyId study, const FitRow& fit);
+  WorkerId join_worker(const WorkerRecord& worker);  ///< a new row for each connection
+  void leave_worker(WorkerId worker, const std::string& reason);
+  void add_event(const Event& event);  ///< id and at are given by the store
+
+  /// Between these, every call is a savepoint of one transaction: for GroupCommit only.
+  void begin_group();
+  void commit_group();
+  void rollback_group() noexcept;
+
+ private:
+  struct Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fusion

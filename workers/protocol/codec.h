@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "workers/protocol/messages.h"
+
+namespace fusion::protocol {
+
+/// One JSON object, no line breaks.
+std::string encode(const Message& message);
+
+/// Throws ProtocolError that names the JSON pointer: not JSON, unknown type, missing, unknown or wrong member. Never crashes,
+/// whatever the bytes. Frames over kMaxFrame are refused before parsing.
+Message decode(std::string_view text);
+inline constexpr std::size_t kMaxFrame = 16u << 20;
+
+}  // namespace fusion::protocol

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/id.h"
+#include "space/study.h"
+#include "space/trial.h"
+
+/// What daemon and worker say to each other over the WebSocket at /api/v1/worker: one JSON object per text frame,
+/// {"type": "hello", ...}; docs/protocol.md shows each. Values only: comparable, copyable.
+namespace fusion::protocol {
+
+/// Raised when a message changes meaning. A worker with another version is refused.
+inline constexpr int kVersion = 1;
+
+/// A trial by attempt: the unit of holding, giving back and cancelling.
+struct Held {
+  TrialId trial;
+  int attempt = 0;
+  auto operator<=>(const Held&) const = default;
+};
+
+// ---- worker to daemon
+
+/// First message of a worker. `held`: what it still trains or has finished but not yet seen acknowledged (after a reconnect).
+struct Hello {
+  int protocol = kVersion;
+  std::string name;  ///< stable over reconnects of one process, unique per process
+  std::string host;
+  std::int64_t pid = 0;
+  std::string device;  ///< "cpu", "cuda:0"
+  int slots = 1;       ///< trials it wants to hold at once
+  std::string code_version, torch_version;
+  std::vector<Held> held;
+  bool operator==(const Hello&) const = default;
+};
+struct Epoch {
+  TrialId trial;
+  int attempt = 0;
+  EpochReport report;
+  bool operator==(const Epoch&) const = default;
+};
+struct Result {
+  TrialOutcome outcome;
+  bool operator==(const Result&) const = default;
+};
+/// Extends the leases of what is named; what the daemon thought leased to this worker and is not named is requeued as lost.
+struct Heartbeat {
+  std::vector<Held> held;
+  bool operator==(const Heartbeat&) const = default;
+};
+/// Returned untrained: requeued as preempted, no retry used.
+struct GiveBack {
+  std::vector<Held> held;
+  std::string reason;
+  bool operator==(const GiveBack&) const = default;
+};
+/// The worker will exit; it wants no more packs and will close once its results are acknowledged.
+struct Leaving {
+  std::string reason;
+  bool operator==(const Leaving&) const = default;
+};
+
+// ---- daemon to worker
+
+struct Welcome {
+  WorkerId worker;
+  double lease_s = 0;      ///< a worker silent this long loses its trials
+  double heartbeat_s = 0;  ///< how often to send Heartbeat
+  std::string code_version;
+  bool operator==(const Welcome&) const = default;
+};
+/// The worker is not wanted (protocol version, bad hello); the connection is closed after it. The worker exits with status 2.
+struct Refused {
+  std::string error;
+  bool operator==(const Refused&) const = default;
+};
+/// A lease: one or many trials of one study, trained together.
+struct Pack {
+  StudyId study;
+  std::string dataset_path;    ///< the feature manifest, absolute
+  std::string dataset_digest;  ///< what the manifest must have; else every trial of the pack fails with a sentence
+  TrainingOptions training;
+  std::vector<TrialJob> trials;
+  bool operator==(const Pack&) const = default;
+};
+/// The transaction that records it is on disk. `accepted` false: the trial was final already; drop it all the same.
+struct Ack {
+  std::string what;  ///< "result" or "epoch"
+  TrialId trial;
+  int attempt = 0;
+  int epoch = 0;  ///< for "epoch"
+  bool accepted = true;
+  bool operator==(const Ack&) const = default;
+};
+/// Stop training these and answer outcome cancelled (which is acknowledged like any result).
+struct Cancel {
+  std::vector<Held> held;
+  std::string reason;
+  bool operator==(const Cancel&) const = default;
+};
+/// Finish what is held, then leave and exit 0.
+struct Drain {
+  std::string reason;
+  bool operator==(const Drain&) const = default;
+};
+
+using Message = std::variant<Hello, Epoch, Result, Heartbeat, GiveBack, Leaving, Welcome, Refused, Pack, Ack, Cancel, Drain>;
+
+}  // namespace fusion::protocol
