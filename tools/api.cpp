@@ -101,17 +101,11 @@ TrialQuery read_trial_query(const HttpRequest& request) {
   return query;
 }
 
-/// Trials that ended in the last minute: the rate that `watch` shows.
-void add_rate(const StoreReader& reader, StudyId id, json& study) {
-  const UnixMs since = SystemClock().unix_ms() - 60'000;
-  const json counted = reader.query("select count(*), min(ended_ms) from trials where study_id = " + to_string(id) +
-                                        " and ended_ms > " + std::to_string(since) + " and state = 'completed'",
-                                    1, std::chrono::milliseconds(2'000));
-  const auto ended = counted["rows"][0][0].get<std::int64_t>();
-  double window_s = 60;
-  const auto created = study.value("created_ms", std::int64_t{0});
-  if (created > since) window_s = std::max(1.0, static_cast<double>(since + 60'000 - created) / 1000);
-  study["trials_per_min"] = static_cast<double>(ended) * 60 / window_s;
+/// The reader counts what ended in the last minute; a study younger than that is measured over its own age.
+void scale_rate(json& study) {
+  const double age_s = static_cast<double>(SystemClock().unix_ms() - study.at("created_ms").get<UnixMs>()) / 1000;
+  const double window_s = std::clamp(age_s, 1.0, 60.0);
+  study["trials_per_min"] = study.at("trials_per_min").get<double>() * 60 / window_s;
 }
 
 }  // namespace
@@ -253,7 +247,7 @@ void Api::one_study(StudyId id, int status, Respond respond) {
       [id](const StoreReader& reader) {
         auto study = reader.study(id);
         if (!study) return json();
-        add_rate(reader, id, *study);
+        scale_rate(*study);
         return *study;
       },
       [this, id, status, respond = std::move(respond)](json study, std::exception_ptr error) {
