@@ -70,8 +70,9 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   store = std::make_unique<GroupCommit>(std::move(opened), [this](std::exception_ptr error) {
     asio::post(io, [this, error] { store_broken(error); });
   });
-  dispatcher = std::make_unique<Dispatcher>(dispatch_options(config), clock, *store, io.get_executor(),
-                                            [this](const EndedTrial& ended) { studies->on_ended(ended); });
+  DispatchOptions options = dispatch_options(config);
+  options.on_ended = [this](const Ended& ended) { studies->on_ended(ended); };
+  dispatcher = std::make_unique<Dispatcher>(io, *store, clock, std::move(options));
   studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots);
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads);
   api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *dispatcher, config.db, clock.steady(),

@@ -65,7 +65,7 @@ Controller::Hooks StudyHost::hooks(StudyId id) {
     std::vector<QueuedTrial> queued;
     for (ReadyTrial& trial : ready) {
       QueuedTrial entry;
-      entry.id = trial.id;
+      entry.trial = trial.id;
       entry.ask_index = trial.ask_index;
       entry.architecture = std::move(trial.architecture);
       entry.seed = trial.seed;
@@ -205,7 +205,7 @@ void StudyHost::restart(StudyId id, std::function<void(ChangeResult, Failed)> do
       });
 }
 
-void StudyHost::on_ended(const EndedTrial& ended) {
+void StudyHost::on_ended(const Ended& ended) {
   const auto found = studies_.find(ended.study);
   if (found == studies_.end()) return;
   const Told told{ended.ask_index, ended.architecture, ended.state, ended.score};

@@ -42,7 +42,7 @@ class StudyHost {
   void change(StudyId id, StudyAction action, std::function<void(ChangeResult, Failed)> done);
 
   /// The dispatcher's word that a trial is final, in the order of told_index.
-  void on_ended(const EndedTrial& ended);
+  void on_ended(const Ended& ended);
 
   /// Proposals there will be in all; nullopt where unknown or the study does not run.
   std::optional<std::uint64_t> total(StudyId id) const;
