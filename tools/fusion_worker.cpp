@@ -46,7 +46,7 @@ int main(int argc, char** argv) {
   pin_threads(argv);
   CLI::App app{"fusion-worker: trains the trials a fusiond leases to it. Connects out, reconnects for ever, keeps results until they are "
                "acknowledged; SIGTERM gives back what is unfinished and exits 0."};
-  app.set_version_flag("--version", std::string("fusion-worker ") + kCodeVersion + ", LibTorch " + torch_version());
+  app.set_version_flag("--version", std::string("fusion-worker ") + kCodeVersion + ", LibTorch " + compat::kTorchVersion);
   WorkerClientOptions options;
   if (const char* url = std::getenv("FUSION_URL")) options.url = url;
   double grace_s = 0;
@@ -67,11 +67,12 @@ int main(int argc, char** argv) {
     configure_logs(log_level);
     options.token = read_token(token_file);
     options.grace = std::chrono::milliseconds(static_cast<std::int64_t>(grace_s * 1000));
-    prepare_device(options.hello.device);
+    device_from_text(options.hello.device);  // refuses one that is not there before anything else
+    prepare_training_thread();
     options.hello.host = host_name();
     options.hello.pid = ::getpid();
     options.hello.code_version = kCodeVersion;
-    options.hello.torch_version = torch_version();
+    options.hello.torch_version = compat::kTorchVersion;
     WorkerTrainer trainer(options.hello.device);
     WorkerClient client(options, [&trainer](const protocol::Pack& pack, const TrialJob& job, std::stop_token stop,
                                             const std::function<void(const EpochReport&)>& on_epoch) {
