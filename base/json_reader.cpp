@@ -228,6 +228,10 @@ json parse_json(std::string_view text, const std::string& source) {
     std::string reason = error.what();
     if (const auto at = reason.find("while parsing"); at != std::string::npos) reason = reason.substr(at);
     throw ConfigError(source + ": line " + std::to_string(line) + ", column " + std::to_string(column) + ": not valid JSON: " + reason);
+  } catch (const json::exception& error) {  // a number that fits no type
+    std::string reason = error.what();
+    if (const auto at = reason.find("] "); at != std::string::npos) reason = reason.substr(at + 2);
+    throw ConfigError(source + ": not readable JSON: " + reason);
   }
 }
 

@@ -1,0 +1,164 @@
+#include "search/controller.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace fusion {
+
+Controller::Controller(StudyRecord study, std::unique_ptr<Strategy> strategy, GroupCommit& store,
+                       asio::any_io_executor strand, Hooks hooks)
+    : study_(std::move(study)),
+      strategy_(std::move(strategy)),
+      store_(store),
+      strand_(std::move(strand)),
+      hooks_(std::move(hooks)),
+      paused_(study_.state == StudyState::paused) {}
+
+void Controller::resume(const std::vector<Trial>& trials) {
+  replay(trials);
+  std::vector<ReadyTrial> ready;
+  for (const Trial& trial : trials) {
+    if (is_final(trial.state)) continue;
+    ++outstanding_;
+    ready.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0});
+  }
+  if (!trials.empty()) {
+    logger("search")->info("study resumed study={} asked={} waiting={}", study_.id.value, asked_, ready.size());
+  }
+  if (!ready.empty()) hooks_.ready(std::move(ready));
+  pump();
+}
+
+void Controller::replay(const std::vector<Trial>& trials) {
+  std::vector<const Trial*> ended;
+  for (const Trial& trial : trials) {
+    if (is_final(trial.state)) ended.push_back(&trial);
+  }
+  std::sort(ended.begin(), ended.end(), [](const Trial* a, const Trial* b) { return a->told_index < b->told_index; });
+  ask_stored(trials);
+  for (const Trial* trial : ended) {
+    strategy_->tell({trial->ask_index, trial->architecture, trial->state, trial->score ? trial->score->dev_score : 0});
+    ask_stored(trials);
+  }
+  if (asked_ < static_cast<std::int64_t>(trials.size())) {
+    throw StoreError("study " + to_string(study_.id) + ": replay: the strategy has no proposal " + std::to_string(asked_) +
+                     ", the database has " + canonical_text(trials[static_cast<std::size_t>(asked_)].architecture));
+  }
+  store_fits();
+}
+
+void Controller::ask_stored(const std::vector<Trial>& trials) {
+  while (asked_ < static_cast<std::int64_t>(trials.size())) {
+    const auto proposals = strategy_->ask(trials.size() - static_cast<std::size_t>(asked_));
+    if (proposals.empty()) return;
+    for (const Proposal& proposal : proposals) {
+      const Trial& stored = trials[static_cast<std::size_t>(asked_)];
+      if (stored.architecture != proposal.architecture) {
+        throw StoreError("study " + to_string(study_.id) + ": replay: proposal " + std::to_string(asked_) + " is " +
+                         canonical_text(proposal.architecture) + ", the database has " + canonical_text(stored.architecture) +
+                         "; it was written by another version of the search or changed by hand");
+      }
+      ++asked_;
+    }
+  }
+}
+
+void Controller::tell(const Told& ended) {
+  if (stopped_) return;
+  try {
+    strategy_->tell(ended);
+    --outstanding_;
+    pump();
+  } catch (...) {
+    fail(std::current_exception());
+  }
+}
+
+void Controller::set_paused(bool paused) {
+  paused_ = paused;
+  if (!paused_) pump();
+}
+
+void Controller::stop() { stopped_ = true; }
+
+void Controller::pump() {
+  if (stopped_ || paused_) return;
+  try {
+    while (outstanding_ < study_.spec.parallel) {
+      auto proposals = strategy_->ask(static_cast<std::size_t>(study_.spec.parallel - outstanding_));
+      if (proposals.empty()) break;
+      propose(std::move(proposals));
+    }
+    store_fits();
+    if (outstanding_ == 0 && strategy_->finished()) complete();
+  } catch (...) {
+    fail(std::current_exception());
+  }
+}
+
+void Controller::propose(std::vector<Proposal> proposals) {
+  std::vector<NewTrial> trials;
+  std::vector<ReadyTrial> ready;
+  for (Proposal& proposal : proposals) {
+    const std::uint64_t seed = trial_seed(study_.spec.seed, proposal.architecture, proposal.replica);
+    ready.push_back({TrialId{}, asked_, proposal.architecture, seed, 0, false});
+    trials.push_back({asked_, std::move(proposal.architecture), proposal.replica, seed, std::move(proposal.facts)});
+    ++asked_;
+    ++outstanding_;
+  }
+  store_.async(
+      strand_, [study = study_.id, trials = std::move(trials)](Store& store) { return store.add_trials(study, trials); },
+      [self = shared_from_this(), ready = std::move(ready)](StoreResult<std::vector<TrialId>> ids) mutable {
+        try {
+          for (std::size_t i = 0; i < ready.size(); ++i) ready[i].id = ids.value()[i];
+          if (!self->stopped_) self->hooks_.ready(std::move(ready));
+        } catch (...) {
+          self->fail(std::current_exception());
+        }
+      });
+}
+
+void Controller::store_fits() {
+  for (FitRecord& fit : strategy_->take_fit_records()) {
+    logger("search")->info("surrogate fitted study={} fit={} observations={} loss={:.5f} seconds={:.3f}", study_.id.value,
+                           fit.fit_index, fit.observations, fit.loss, fit.seconds);
+    const FitRow row{fit.fit_index,        fit.surrogate, fit.observations,      fit.loss, fit.rank_correlation,
+                     fit.mean_abs_error,   fit.seconds,   std::move(fit.details)};
+    store_.async(
+        strand_,
+        [study = study_.id, row](Store& store) {
+          store.add_fit(study, row);
+          return true;
+        },
+        [self = shared_from_this()](StoreResult<bool> done) {
+          try {
+            done.value();
+          } catch (...) {
+            self->fail(std::current_exception());
+          }
+        });
+  }
+}
+
+void Controller::complete() {
+  stopped_ = true;
+  store_.async(
+      strand_, [study = study_.id](Store& store) { return store.set_study_state(study, StudyState::completed); },
+      [self = shared_from_this()](StoreResult<bool> done) {
+        try {
+          done.value();
+          logger("search")->info("study completed study={} trials={}", self->study_.id.value, self->asked_);
+          self->hooks_.completed();
+        } catch (...) {
+          self->fail(std::current_exception());
+        }
+      });
+}
+
+void Controller::fail(std::exception_ptr error) {
+  stopped_ = true;
+  hooks_.broken(std::move(error));
+}
+
+}  // namespace fusion

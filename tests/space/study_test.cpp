@@ -1,0 +1,84 @@
+#include "space/study.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/files.h"
+#include "space/feature_manifest.h"
+#include "tests/space/spaces.h"
+#include "tests/temporary_folder.h"
+
+namespace fusion {
+namespace {
+
+using ::testing::HasSubstr;
+
+StudySpec read_study(const std::string& text) {
+  const auto json = parse_json(text, "study.json");
+  JsonProblems problems;
+  JsonReader reader(json, "study.json", problems);
+  StudySpec spec = StudySpec::read(reader);
+  problems.throw_if_any();
+  return spec;
+}
+
+TEST(StudySpecTest, FillsInTheReferenceProtocolAndRoundTrips) {
+  const StudySpec spec = read_study(R"({"name": "n", "dataset": "d.json", "strategy": {"name": "mfas"}, "seed": 18446744073709551615})");
+  EXPECT_EQ(spec.training, TrainingOptions{});
+  EXPECT_EQ(spec.training.epochs, 3);
+  EXPECT_EQ(spec.seed, UINT64_MAX);
+  EXPECT_EQ(read_study(spec.to_json().dump()).to_json(), spec.to_json());
+}
+
+TEST(StudySpecTest, ReportsEveryProblemAtOnce) {
+  try {
+    read_study(R"({"name": "", "dataset": 3, "training": {"epochs": 0, "dropot": 0.1, "eta_min": 1, "restart_rule": "x"}, "retries": -1})");
+    FAIL() << "no error";
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("/name: expected 1 to 200 characters"));
+    EXPECT_THAT(error.what(), HasSubstr("/dataset: expected a text, got 3"));
+    EXPECT_THAT(error.what(), HasSubstr("/strategy: is missing"));
+    EXPECT_THAT(error.what(), HasSubstr("/training/epochs: expected an integer in [1, 10000], got 0"));
+    EXPECT_THAT(error.what(), HasSubstr("did you mean \"dropout\""));
+    EXPECT_THAT(error.what(), HasSubstr("/training/eta_min: is larger than eta_max"));
+    EXPECT_THAT(error.what(), HasSubstr("/training/restart_rule: expected one of repaired, reference, got \"x\""));
+    EXPECT_THAT(error.what(), HasSubstr("/retries"));
+  }
+}
+
+nlohmann::json manifest() {
+  nlohmann::json json = testing::avmnist_spec().to_json();
+  json["format"] = "fusiond-features-1";
+  json["files"] = nlohmann::json::object();
+  json["digest"] = manifest_digest(json);
+  return json;
+}
+
+TEST(FeatureManifestTest, ReadsTheHeadAndChecksTheDigest) {
+  testing::TemporaryFolder folder;
+  write_atomically(folder / "dataset.json", "{\"format\": \"fusiond-dataset-1\"}");
+  EXPECT_THROW(feature_manifest_path(folder / "dataset.json"), ConfigError);
+  write_atomically(folder / "features/features.json", manifest().dump(2));
+  EXPECT_EQ(feature_manifest_path(folder / "dataset.json"), folder / "features/features.json");
+  EXPECT_EQ(feature_manifest_path(folder / "features/features.json"), folder / "features/features.json");
+  const DatasetSpec spec = read_feature_manifest(folder / "features/features.json");
+  EXPECT_EQ(spec.modalities, testing::avmnist_spec().modalities);
+  EXPECT_EQ(spec.digest, manifest()["digest"]);
+}
+
+TEST(FeatureManifestTest, RefusesAManifestThatWasChanged) {
+  testing::TemporaryFolder folder;
+  nlohmann::json changed = manifest();
+  changed["classes"] = 11;
+  changed["class_names"] = nlohmann::json::array();
+  write_atomically(folder / "features.json", changed.dump());
+  try {
+    read_feature_manifest(folder / "features.json");
+    FAIL() << "no error";
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("changed by hand"));
+  }
+}
+
+}  // namespace
+}  // namespace fusion
