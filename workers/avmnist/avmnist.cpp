@@ -251,7 +251,7 @@ std::vector<float> decode_noise(const NoiseFile& clip) {
 std::map<Part, MixturePool> load_pools(const Settings& settings, const Sources& sources) {
   const std::size_t speech_count = sources.speech.size(), count = speech_count + sources.noise.size();
   std::vector<std::vector<float>> samples(count);
-  Progress progress("sounds", static_cast<std::int64_t>(count), "clips", settings.asked.quiet);
+  Progress progress("decode sounds", static_cast<std::int64_t>(count), "clips", settings.asked.quiet);
   for_row_ranges(static_cast<std::int64_t>(count), 1, settings.threads, progress, [&](std::int64_t row, std::int64_t) {
     const auto i = static_cast<std::size_t>(row);
     samples[i] = i < speech_count ? decode_speech(sources.speech[i].first) : decode_noise(sources.noise[i - speech_count].first);
@@ -411,7 +411,12 @@ AvmnistOutcome build(const Settings& settings) {
                                  "image/test_data.npy", "train_labels.npy", "test_labels.npy"};
   for (const std::string& file : files) document["sha256"][file] = sha256_of_file(staging.path() / file);
   document["digest"] = digest_of(document);
-  write_atomically(staging.path() / "dataset.json", document.dump(2) + "\n");
+  nlohmann::ordered_json readable;
+  for (const char* key : {"format", "name", "classes", "class_names", "parameters", "modalities", "labels", "splits", "sha256",
+                          "digest"}) {
+    readable[key] = document.at(key);
+  }
+  write_atomically(staging.path() / "dataset.json", readable.dump(2) + "\n");
   files.push_back("dataset.json");
   staging.publish(files);
   return outcome_of(document, false);

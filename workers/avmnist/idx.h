@@ -33,8 +33,8 @@ struct MnistPart {
 /// "train" or "t10k". Throws DataError for a missing folder or file.
 std::array<std::filesystem::path, 2> mnist_files(const std::filesystem::path& folder, const std::string& part);
 
-/// Reads the two. `limit` keeps the first rows only. Throws DataError for counts that differ, images that are not 28 by 28 and labels
-/// beyond 9.
+/// Reads the two. `limit` keeps the first rows only. Throws DataError for counts that differ, images that are not 28 by 28
+/// and labels beyond 9.
 MnistPart read_mnist(const std::filesystem::path& folder, const std::string& part,
                      std::optional<std::int64_t> limit = {});
 

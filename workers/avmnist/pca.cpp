@@ -88,10 +88,14 @@ void ql_sweep(std::size_t l, std::size_t m, std::size_t n, std::vector<double>& 
 /// Diagonalises; the rows of z become the eigenvectors of the tridiagonal matrix.
 void diagonalise(std::size_t n, std::vector<double>& d, std::vector<double>& e, std::vector<double>& z) {
   constexpr int kMostSweeps = 60;  // two or three are usual
+  // Measured against the whole matrix: an entry at its rounding error never gets smaller next to variances of zero.
+  double largest = 0;
+  for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(d[i]) + std::abs(e[i]));
+  const double negligible = std::numeric_limits<double>::epsilon() * largest;
   for (std::size_t l = 0; l < n; ++l) {
     for (int sweep = 0;; ++sweep) {
       std::size_t m = l;
-      while (m + 1 < n && std::abs(e[m]) > std::numeric_limits<double>::epsilon() * (std::abs(d[m]) + std::abs(d[m + 1]))) ++m;
+      while (m + 1 < n && std::abs(e[m]) > negligible) ++m;
       if (m == l) break;
       if (sweep == kMostSweeps) throw DataError("the principal components did not converge; are the images damaged?");
       ql_sweep(l, m, n, d, e, z);
