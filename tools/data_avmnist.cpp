@@ -44,7 +44,12 @@ void add_avmnist_command(CLI::App& app) {
   command->add_option("--fsdd", options->fsdd, "folder of the Free Spoken Digit Dataset")->required();
   command->add_option("--noise", options->noise, "folder of ESC-10 or ESC-50 (not read by the preset reference)");
   command->add_option("--out", options->out, "folder to write the dataset to")->required();
-  command->add_option("--seed", options->seed, "seed of every draw (0)");
+  command->add_option("--seed", options->seed, "seed of every draw (0)")
+      ->check(CLI::Validator(  // CLI11 would take -1 for 2^64 - 1
+          [](std::string& text) {
+            return text.starts_with('-') ? "expected an integer in [0, 2^64), got " + text : std::string();
+          },
+          ""));
   add_choice<AvmnistPreset>(*command, "--preset", "careful (no leaks, noise; default) or reference (as its code has it)",
                             [options](AvmnistPreset preset) { options->preset = preset; });
   command->add_option("--components", options->components,

@@ -1,3 +1,7 @@
 #pragma once
+
 #include <CLI/CLI.hpp>
-namespace fusion { void add_avmnist_command(CLI::App& app); }
+
+namespace fusion {
+void add_avmnist_command(CLI::App& app);
+}

@@ -90,8 +90,8 @@ Settings settle(const AvmnistOptions& options) {
 /// The raw files that take part, and the part that each is for.
 struct Sources {
   std::vector<std::filesystem::path> mnist;
-  std::vector<std::pair<SpeechFile, Part>> speech;
-  std::vector<std::pair<NoiseFile, Part>> noise;
+  std::vector<std::pair<SpeechFile, AvmnistPart>> speech;
+  std::vector<std::pair<NoiseFile, AvmnistPart>> noise;
 };
 
 Sources list_sources(const Settings& settings) {
@@ -154,6 +154,27 @@ bool is_whole(const std::filesystem::path& folder, const json& document) {
   });
 }
 
+/// What tells a dataset made with `old` parameters from the one asked for, a sentence each.
+std::vector<std::string> differences(const std::string& file, const json& old, const json& asked) {
+  std::vector<std::string> problems;
+  for (const auto& [key, value] : asked.items()) {
+    const json there = old.contains(key) ? old[key] : json();
+    if (there == value) continue;
+    if (key != "sources") {
+      problems.push_back(file + ": the dataset there was made with " + key + " " + there.dump() + ", asked for is " + value.dump() +
+                         "; choose another folder or remove that one");
+      continue;
+    }
+    for (const auto& [source, digest] : value.items()) {
+      if (there.is_object() && there.contains(source) && there[source] == digest) continue;
+      problems.push_back(file + ": the dataset there was made from other files of " + source +
+                         "; choose another folder or remove that one");
+    }
+  }
+  if (problems.empty()) problems.push_back(file + ": is there and is not an AV-MNIST dataset; choose another folder");
+  return problems;
+}
+
 /// The dataset in `out` if it is the one asked for and whole. Throws ConfigError if it is another one.
 std::optional<json> present_dataset(const std::filesystem::path& out, const json& parameters) {
   const std::filesystem::path file = out / "dataset.json";
@@ -162,17 +183,7 @@ std::optional<json> present_dataset(const std::filesystem::path& out, const json
   json there = document.is_object() && document.contains("parameters") ? document["parameters"] : json();
   if (!there.is_object()) throw ConfigError(file.string() + ": is there and is not an AV-MNIST dataset; choose another folder");
   there.erase("measured");
-  if (there != parameters) {
-    std::vector<std::string> problems;
-    for (const auto& [key, value] : parameters.items()) {
-      const json old = there.contains(key) ? there[key] : json();
-      if (old == value) continue;
-      problems.push_back(file.string() + ": the dataset there was made with " + key + " " + old.dump() + ", asked for is " +
-                         value.dump() + "; choose another folder or remove that one");
-    }
-    if (problems.empty()) problems.push_back(file.string() + ": is there and is not an AV-MNIST dataset; choose another folder");
-    throw ConfigError(problems);
-  }
+  if (there != parameters) throw ConfigError(differences(file.string(), there, parameters));
   if (is_whole(out, document)) return document;
   logger("data")->warn("dataset incomplete or damaged, it is made again out={}", out.string());
   return std::nullopt;
@@ -248,7 +259,7 @@ std::vector<float> decode_noise(const NoiseFile& clip) {
 }
 
 /// Decodes everything and deals it out to the parts.
-std::map<Part, MixturePool> load_pools(const Settings& settings, const Sources& sources) {
+std::map<AvmnistPart, MixturePool> load_pools(const Settings& settings, const Sources& sources) {
   const std::size_t speech_count = sources.speech.size(), count = speech_count + sources.noise.size();
   std::vector<std::vector<float>> samples(count);
   Progress progress("decode sounds", static_cast<std::int64_t>(count), "clips", settings.asked.quiet);
@@ -257,21 +268,21 @@ std::map<Part, MixturePool> load_pools(const Settings& settings, const Sources& 
     samples[i] = i < speech_count ? decode_speech(sources.speech[i].first) : decode_noise(sources.noise[i - speech_count].first);
   });
   progress.finish();
-  std::map<Part, std::vector<MixturePool::Speech>> speech;
-  std::map<Part, std::vector<MixturePool::Noise>> noise;
+  std::map<AvmnistPart, std::vector<MixturePool::Speech>> speech;
+  std::map<AvmnistPart, std::vector<MixturePool::Noise>> noise;
   for (std::size_t i = 0; i < count; ++i) {
     if (i < speech_count) speech[sources.speech[i].second].push_back({sources.speech[i].first, std::move(samples[i])});
     else noise[sources.noise[i - speech_count].second].push_back({sources.noise[i - speech_count].first, std::move(samples[i])});
   }
-  std::map<Part, MixturePool> pools;
-  for (const Part part : {Part::train, Part::dev, Part::test}) {
-    if (part == Part::dev && !settings.careful) continue;  // the reference's dev rows are rows of train
+  std::map<AvmnistPart, MixturePool> pools;
+  for (const AvmnistPart part : {AvmnistPart::train, AvmnistPart::dev, AvmnistPart::test}) {
+    if (part == AvmnistPart::dev && !settings.careful) continue;  // the reference's dev rows are rows of train
     pools.try_emplace(part, part, settings.asked.seed, settings.snr_db, std::move(speech[part]), std::move(noise[part]));
   }
   return pools;
 }
 
-Spectrograms make_spectrograms(const std::map<Part, MixturePool>& pools) {
+Spectrograms make_spectrograms(const std::map<AvmnistPart, MixturePool>& pools) {
   std::vector<std::int64_t> lengths;
   for (const auto& [part, pool] : pools) {
     for (const auto& clip : pool.speech()) lengths.push_back(static_cast<std::int64_t>(clip.samples.size()));
@@ -327,15 +338,15 @@ Pictures reference_pictures(const Settings& settings, const std::vector<std::uin
   return pictures;
 }
 
-void write_sounds(const Settings& settings, const Mnist& mnist, const std::map<Part, MixturePool>& pools,
+void write_sounds(const Settings& settings, const Mnist& mnist, const std::map<AvmnistPart, MixturePool>& pools,
                   const std::filesystem::path& folder) {
   const Spectrograms spectrograms = make_spectrograms(pools);
   for (const bool train : {true, false}) {
     const std::string half = train ? "train" : "test";
     const MnistPart& part = train ? mnist.train : mnist.test;
-    const MixturePool& main = pools.at(train ? Part::train : Part::test);
+    const MixturePool& main = pools.at(train ? AvmnistPart::train : AvmnistPart::test);
     const auto pool_of = [&](std::int64_t row) -> const MixturePool& {
-      return train && row >= mnist.dev_begin ? pools.at(Part::dev) : main;
+      return train && row >= mnist.dev_begin ? pools.at(AvmnistPart::dev) : main;
     };
     Progress progress("sounds " + half, part.rows(), "rows", settings.asked.quiet);
     const Pictures pictures = settings.careful ? careful_pictures(settings, part.labels, spectrograms, progress, pool_of)
@@ -398,7 +409,7 @@ AvmnistOutcome build(const Settings& settings) {
   if (const auto present = present_dataset(settings.out, parameters)) return outcome_of(*present, true);
   // Everything is read before anything is written.
   const Mnist mnist = read_both(settings);
-  const std::map<Part, MixturePool> pools = load_pools(settings, sources);
+  const std::map<AvmnistPart, MixturePool> pools = load_pools(settings, sources);
   Staging staging(settings.out);
   parameters["measured"] = settings.careful ? write_careful_images(settings, mnist, staging.path())
                                             : write_reference_images(settings, mnist, staging.path());

@@ -9,18 +9,18 @@
 
 namespace fusion {
 
-Part part_of(const SpeechFile& clip, SpeechSplit split) {
-  if (split == SpeechSplit::recording) return clip.index < 5 ? Part::test : clip.index < 10 ? Part::dev : Part::train;
-  return clip.speaker == "yweweler" ? Part::test : clip.speaker == "lucas" ? Part::dev : Part::train;
+AvmnistPart part_of(const SpeechFile& clip, SpeechSplit split) {
+  if (split == SpeechSplit::recording) return clip.index < 5 ? AvmnistPart::test : clip.index < 10 ? AvmnistPart::dev : AvmnistPart::train;
+  return clip.speaker == "yweweler" ? AvmnistPart::test : clip.speaker == "lucas" ? AvmnistPart::dev : AvmnistPart::train;
 }
 
-Part part_of(const NoiseFile& clip) { return clip.fold <= 3 ? Part::train : clip.fold == 4 ? Part::dev : Part::test; }
+AvmnistPart part_of(const NoiseFile& clip) { return clip.fold <= 3 ? AvmnistPart::train : clip.fold == 4 ? AvmnistPart::dev : AvmnistPart::test; }
 
-std::optional<Part> reference_part_of(const SpeechFile& clip) {
+std::optional<AvmnistPart> reference_part_of(const SpeechFile& clip) {
   constexpr std::array<std::string_view, 4> kSpeakers{"jackson", "nicolas", "theo", "yweweler"};
   if (std::find(kSpeakers.begin(), kSpeakers.end(), clip.speaker) == kSpeakers.end()) return std::nullopt;
-  if (clip.index < 40) return Part::train;
-  return clip.index < 50 ? std::optional(Part::test) : std::nullopt;
+  if (clip.index < 40) return AvmnistPart::train;
+  return clip.index < 50 ? std::optional(AvmnistPart::test) : std::nullopt;
 }
 
 namespace {
@@ -39,7 +39,7 @@ std::uint64_t below(std::uint64_t hash, std::uint64_t n) {
 
 }  // namespace
 
-MixturePool::MixturePool(Part part, std::uint64_t seed, std::optional<double> snr_db, std::vector<Speech> speech,
+MixturePool::MixturePool(AvmnistPart part, std::uint64_t seed, std::optional<double> snr_db, std::vector<Speech> speech,
                          std::vector<Noise> noise)
     : seed_(mix_text(seed, name_of(part))), snr_db_(snr_db), speech_(std::move(speech)), noise_(std::move(noise)) {
   const std::string where = "the " + std::string(name_of(part)) + " part";

@@ -16,11 +16,11 @@ namespace fusion {
 /// The rate at which speech and noise are mixed: that of FSDD.
 inline constexpr int kMixRate = 8000;
 
-enum class Part : std::uint8_t { train, dev, test };
+enum class AvmnistPart : std::uint8_t { train, dev, test };
 template <>
-struct EnumNames<Part> {
-  static constexpr std::array<std::pair<Part, std::string_view>, 3> kTable{
-      {{Part::train, "train"}, {Part::dev, "dev"}, {Part::test, "test"}}};
+struct EnumNames<AvmnistPart> {
+  static constexpr std::array<std::pair<AvmnistPart, std::string_view>, 3> kTable{
+      {{AvmnistPart::train, "train"}, {AvmnistPart::dev, "dev"}, {AvmnistPart::test, "test"}}};
   static constexpr std::string_view kWhat = "part";
 };
 
@@ -37,12 +37,12 @@ struct EnumNames<SpeechSplit> {
 };
 
 /// The part a recording belongs to.
-Part part_of(const SpeechFile& clip, SpeechSplit split);
+AvmnistPart part_of(const SpeechFile& clip, SpeechSplit split);
 /// The part of a noise clip: folds 1-3 train, 4 dev, 5 test.
-Part part_of(const NoiseFile& clip);
+AvmnistPart part_of(const NoiseFile& clip);
 /// What the reference takes: speakers jackson, nicolas, theo and yweweler, indices 0-39 for train (dev included), 40-49 for
 /// test; nothing for the others.
-std::optional<Part> reference_part_of(const SpeechFile& clip);
+std::optional<AvmnistPart> reference_part_of(const SpeechFile& clip);
 
 /// What is heard in one row: y + gain * n[offset, offset + len(y)), the noise repeated if it is shorter than the speech.
 struct Mixture {
@@ -68,7 +68,7 @@ class MixturePool {
 
   /// Speech sorted by digit. Throws DataError naming a digit without a clip, a clip that cannot be cut into segments, and a
   /// noise clip that is wholly silent. Without noise, or without `snr_db`, mixtures have gain 0.
-  MixturePool(Part part, std::uint64_t seed, std::optional<double> snr_db, std::vector<Speech> speech,
+  MixturePool(AvmnistPart part, std::uint64_t seed, std::optional<double> snr_db, std::vector<Speech> speech,
               std::vector<Noise> noise);
 
   /// Draws the speech clip, the noise clip and its offset. A window whose power is below a tenth of its clip's mean is redrawn
