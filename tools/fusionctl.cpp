@@ -1,7 +1,11 @@
 // The client: turns a command line into requests of docs/protocol.md, and answers into tables. docs/fusionctl.md is its manual.
-#include <exception>
+#include <algorithm>
+#include <functional>
+#include <set>
 #include <string>
+#include <vector>
 
+#include "base/json_reader.h"
 #include "base/version.h"
 #include "tools/ctl/commands.h"
 #include "tools/run_main.h"
@@ -20,8 +24,17 @@ void add_shared_options(CLI::App& app, Context& context) {
   app.set_version_flag("--version", std::string("fusionctl ") + fusion::kCodeVersion);
 }
 
-std::string wrong_command_line(const CLI::App*, const CLI::Error& error) {
-  return "fusionctl: " + std::string(error.what()) + "\nfusionctl: --help lists what is known.\n";
+/// "healht is not a command; did you mean health?", else what the parser says.
+std::string wrong_command_line(const CLI::App* app, const CLI::Error& error) {
+  std::string sentence = error.what();
+  const std::vector<std::string> rest = app->remaining();
+  if (app->get_subcommands().empty() && !rest.empty() && !rest[0].starts_with('-')) {
+    std::set<std::string, std::less<>> known;
+    for (const CLI::App* command : app->get_subcommands([](const CLI::App*) { return true; })) known.insert(command->get_name());
+    const auto near = fusion::nearest_name(rest[0], known);
+    sentence = "\"" + rest[0] + "\" is not a command" + (near ? "; did you mean " + *near + "?" : "");
+  }
+  return "fusionctl: " + sentence + "\nfusionctl: --help lists what is known.\n";
 }
 
 /// What the daemon could not do ends with status 1, a sentence a line.
@@ -47,7 +60,7 @@ int run_command(const Context& context) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("fusionctl: submit, follow and question studies of a fusiond");
+  CLI::App app("fusionctl: submit, follow and question studies of a fusiond", "fusionctl");
   Context context;
   add_shared_options(app, context);
   fusion::ctl::add_study_commands(app, context);
