@@ -50,8 +50,12 @@ std::vector<std::string> problems_of(const AvmnistOptions& options) {
   if (options.components && (*options.components < 1 || *options.components > kPixels)) {
     problems.push_back("--components: expected an integer in [1, 784], got " + std::to_string(*options.components));
   }
-  if (!careful && options.snr_db) problems.push_back("--snr: the preset reference adds no noise; leave it out, or use the preset careful");
-  if (!careful && options.split) problems.push_back("--split: the preset reference has a split of its own; leave it out, or use the preset careful");
+  if (!careful && options.snr_db) {
+    problems.push_back("--snr: the preset reference adds no noise; leave it out, or use the preset careful");
+  }
+  if (!careful && options.split) {
+    problems.push_back("--split: the preset reference has a split of its own; leave it out, or use the preset careful");
+  }
   const double snr = options.snr_db.value_or(kDefaultSnrDb);
   if (std::isnan(snr) || snr < -60 || (snr > 60 && !std::isinf(snr))) {
     problems.push_back("--snr: expected decibels in [-60, 60], or inf for no noise, got " + json(snr).dump());

@@ -10,11 +10,15 @@
 namespace fusion {
 
 AvmnistPart part_of(const SpeechFile& clip, SpeechSplit split) {
-  if (split == SpeechSplit::recording) return clip.index < 5 ? AvmnistPart::test : clip.index < 10 ? AvmnistPart::dev : AvmnistPart::train;
+  if (split == SpeechSplit::recording) {
+    return clip.index < 5 ? AvmnistPart::test : clip.index < 10 ? AvmnistPart::dev : AvmnistPart::train;
+  }
   return clip.speaker == "yweweler" ? AvmnistPart::test : clip.speaker == "lucas" ? AvmnistPart::dev : AvmnistPart::train;
 }
 
-AvmnistPart part_of(const NoiseFile& clip) { return clip.fold <= 3 ? AvmnistPart::train : clip.fold == 4 ? AvmnistPart::dev : AvmnistPart::test; }
+AvmnistPart part_of(const NoiseFile& clip) {
+  return clip.fold <= 3 ? AvmnistPart::train : clip.fold == 4 ? AvmnistPart::dev : AvmnistPart::test;
+}
 
 std::optional<AvmnistPart> reference_part_of(const SpeechFile& clip) {
   constexpr std::array<std::string_view, 4> kSpeakers{"jackson", "nicolas", "theo", "yweweler"};
@@ -52,7 +56,9 @@ MixturePool::MixturePool(AvmnistPart part, std::uint64_t seed, std::optional<dou
     }
   }
   for (std::size_t digit = 0; digit < 10; ++digit) {
-    if (digit_begin_[digit + 1] == 0) throw DataError("there is no recording of digit " + std::to_string(digit) + " for " + where);
+    if (digit_begin_[digit + 1] == 0) {
+      throw DataError("there is no recording of digit " + std::to_string(digit) + " for " + where);
+    }
     digit_begin_[digit + 1] += digit_begin_[digit];
   }
   if (snr_db_ && noise_.empty()) throw DataError("there is no noise clip for " + where);

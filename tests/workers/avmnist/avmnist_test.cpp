@@ -104,7 +104,8 @@ TEST_F(AvmnistTest, WritesTheLayoutAndItsManifest) {
 
 TEST_F(AvmnistTest, GivesTheSameBytesForEveryNumberOfThreads) {
   for (const bool careful : {true, false}) {
-    AvmnistOptions one = careful ? options("one") : reference_options("one-r"), two = careful ? options("two") : reference_options("two-r");
+    AvmnistOptions one = careful ? options("one") : reference_options("one-r");
+    AvmnistOptions two = careful ? options("two") : reference_options("two-r");
     two.threads = 3;
     EXPECT_EQ(build_avmnist(one).digest, build_avmnist(two).digest);
   }

@@ -92,8 +92,9 @@ TEST(IdxTest, ChecksImagesAgainstLabels) {
 
 TEST(IdxTest, ReadsTheRealMnist) {
   REQUIRE_REAL_DATA(data);
-  for (const auto& [part, counts] : {std::pair<std::string, std::vector<int>>{"train", {5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949}},
-                                     {"t10k", {980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009}}}) {
+  const std::vector<int> train{5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949};
+  const std::vector<int> test{980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009};
+  for (const auto& [part, counts] : {std::pair{std::string("train"), train}, {std::string("t10k"), test}}) {
     const MnistPart mnist = read_mnist(*data / "mnist", part);
     std::vector<int> found(10);
     for (const std::uint8_t label : mnist.labels) ++found[label];
