@@ -29,6 +29,7 @@ std::int64_t columns_of(const std::vector<std::int64_t>& widths) {
 BatchFeed::BatchFeed(const FeatureSplit& split, const Architecture& architecture, const Options& options, c10::Device device)
     : split_(split), options_(options), order_(static_cast<std::size_t>(split.rows)) {
   const at::NoGradGuard no_grad;
+  options_.batch = std::min(options_.batch, options_.rows);
   std::int64_t row_bytes = 0;
   std::vector<std::int64_t> columns;
   for (const FusionStep& step : architecture.steps) {
@@ -40,14 +41,14 @@ BatchFeed::BatchFeed(const FeatureSplit& split, const Architecture& architecture
       widths.push_back(tap.size(1));
     }
     columns.push_back(columns_of(widths));
-    row_bytes += 4 * (columns.back() + (options.dropout > 0 ? options.width : 0));
+    row_bytes += 4 * (columns.back() + (options_.dropout > 0 ? options_.width : 0));
   }
   const std::int64_t budget = device.is_cpu() ? kTileBytesCpu : kTileBytesDevice;
-  const std::int64_t batches = std::clamp<std::int64_t>(budget / (row_bytes * options.batch), 1, 1024);
-  tile_rows_ = std::min(batches * options.batch, (options.rows + options.batch - 1) / options.batch * options.batch);
+  const std::int64_t batches = std::clamp<std::int64_t>(budget / (row_bytes * options_.batch), 1, 1024);
+  tile_rows_ = std::min(batches * options_.batch, (options_.rows + options_.batch - 1) / options_.batch * options_.batch);
   for (const std::int64_t width : columns) {
     tile_.host.joined.push_back(at::empty({tile_rows_, width}, at::kFloat));
-    if (options.dropout > 0) tile_.host.masks.push_back(at::empty({tile_rows_, options.width}, at::kFloat));
+    if (options_.dropout > 0) tile_.host.masks.push_back(at::empty({tile_rows_, options_.width}, at::kFloat));
   }
   tile_.host.labels = at::empty({tile_rows_}, at::kLong);
   tile_.host.rows = tile_rows_;
@@ -55,8 +56,8 @@ BatchFeed::BatchFeed(const FeatureSplit& split, const Architecture& architecture
   for (at::Tensor& tensor : tile_.device.joined) tensor = tensor.to(device);
   for (at::Tensor& tensor : tile_.device.masks) tensor = tensor.to(device);
   tile_.device.labels = tile_.device.labels.to(device);
-  for (std::int64_t begin = 0; begin < tile_rows_; begin += options.batch) {
-    slots_.push_back(cut(tile_.device, begin, options.batch));
+  for (std::int64_t begin = 0; begin < tile_rows_; begin += options_.batch) {
+    slots_.push_back(cut(tile_.device, begin, options_.batch));
   }
 }
 
