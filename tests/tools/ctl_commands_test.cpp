@@ -34,7 +34,7 @@ const std::map<std::string, CannedReply>& table() {
       {"GET /api/v1/studies/7/best?top=3", {200, json{{"trials", {canned_trial()}}}.dump()}},
       {"GET /api/v1/studies/7/trials?order=ended&limit=1&offset=4&state=completed", {200, json{{"trials", {canned_trial()}}}.dump()}},
       {"GET /api/v1/studies/7/fits", {200, json{{"fits", {fit}}}.dump()}},
-      {"GET /api/v1/studies/7/export?top=2", {200, R"({"study": {"z": 1, "a": 0.1}, "winners": []})"}},
+      {"GET /api/v1/studies/7/export?top=2", {200, R"({"study": {"z": 1, "a": 0.1}, "architectures": [1, 2]})"}},
       {"POST /api/v1/studies/7/pause", {200, json{{"study", canned_study("paused")}}.dump()}},
       {"POST /api/v1/studies/7/resume", {200, json{{"study", canned_study("running")}}.dump()}},
       {"POST /api/v1/studies/7/cancel", {200, json{{"study", canned_study("cancelled")}}.dump()}},
@@ -189,12 +189,12 @@ TEST_F(CommandsTest, QueryShowsRowsAndSaysThatTheyWereCut) {
 }
 
 TEST_F(CommandsTest, ExportWritesTheDocumentInItsOwnOrder) {
-  const std::string expected = "{\n  \"study\": {\n    \"z\": 1,\n    \"a\": 0.1\n  },\n  \"winners\": []\n}\n";
+  const std::string expected = "{\n  \"study\": {\n    \"z\": 1,\n    \"a\": 0.1\n  },\n  \"architectures\": [\n    1,\n    2\n  ]\n}\n";
   EXPECT_EQ(text({"export", "7", "--top", "2"}), expected);
   EXPECT_EQ(text({"export", "7", "--top", "2", "-o", "-"}), expected);
   const std::string file = folder_ / "deep/best.json";
   EXPECT_EQ(text({"export", "7", "--top", "2", "-o", file}),
-            "the best trials of study 7 were written to " + file + " (" + std::to_string(expected.size()) + " bytes)\n");
+            file + " was written: 2 architectures of study 7\n");
   EXPECT_EQ(read_text(file), expected);
   write_atomically(file, "old");
   text({"export", "7", "--top", "2", "-o", file});

@@ -13,6 +13,8 @@ namespace fusion::testing {
 namespace {
 
 using nlohmann::json;
+using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
@@ -26,7 +28,12 @@ CannedReply study_reply(const std::string& state, int completed) {
 CannedServer::Answer advancing(int from, const std::string& end = "completed") {
   auto completed = std::make_shared<int>(from);
   return [completed, end](const CannedRequest& request) {
-    if (request.target.find("/trials?") != std::string::npos) return CannedReply{200, json{{"trials", {canned_trial()}}}.dump()};
+    if (request.target.find("/trials?") != std::string::npos) {
+      json later = canned_trial();
+      later["id"] = 18;
+      later["told_index"] = 16;
+      return CannedReply{200, json{{"trials", {canned_trial(), later}}}.dump()};  // in the order of their ends
+    }
     *completed = std::min(194, *completed + 2);
     return study_reply(*completed == 194 ? end : "running", *completed);
   };
@@ -126,9 +133,12 @@ TEST(WatchTest, OnATerminalOneBlockIsRedrawn) {
   EXPECT_THAT(result.out, HasSubstr("[==============================="));
   EXPECT_THAT(result.out, HasSubstr("12.34 trials/min, ETA 13 min 10 s\r\n"));
   EXPECT_THAT(result.out, HasSubstr("queued 5, leased 2, failed 1\r\n"));
-  EXPECT_THAT(result.out, HasSubstr("\033[6A\r\033[J"));  // heading, bar, counts, best, two lines of trials
-  EXPECT_THAT(result.out, HasSubstr("   17  \033[32mcompleted\033[0m     0.9100"));
+  EXPECT_THAT(result.out, HasSubstr("\033[7A\r\033[J"));  // heading, bar, counts, best, three lines of trials
+  EXPECT_THAT(result.out, ContainsRegex("   18  .{5}completed.{4}     0.9100[^\n]*\n   17  "));  // the newest first
   EXPECT_THAT(result.out, HasSubstr("100 %  completed\r\n"));
+  std::vector<std::string> targets;
+  for (const CannedRequest& request : server.requests()) targets.push_back(request.target);
+  EXPECT_THAT(targets, Contains("/api/v1/studies/7/trials?order=ended&limit=100&offset=181"));  // 189 have ended
 }
 
 TEST(WatchTest, ANarrowTerminalGetsLinesThatFit) {

@@ -47,7 +47,7 @@ int workers(const Context& context, const NoOptions&) {
   const Answer answer = context.client().get("/api/v1/workers");
   if (printed_as_json(context, answer)) return 0;
   const json& list = answer.list("workers");
-  if (list.empty()) say("no worker is connected; start one with: fusion-worker --url " + Url::parse(context.url).text());
+  if (list.empty()) say("no worker is connected; start one with: fusion-worker --connect " + Url::parse(context.url).text());
   else print(workers_view(list, context.terminal()));
   return 0;
 }
@@ -122,7 +122,7 @@ void add_events(CLI::App& app, Context& context) {
   command->add_option("--after", options->after, "only those behind the event of this id")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--limit", options->limit, "how many")->capture_default_str()->check(CLI::Range(1, 1'000'000));
+  command->add_option("--limit", options->limit, "how many")->capture_default_str()->check(CLI::Range(1, 100'000));
   command->add_option("--last", options->last, "the newest so many (reads the log from --after to its end)")
       ->check(CLI::Range(1, 1'000'000));
 }
@@ -133,10 +133,10 @@ void add_daemon_commands(CLI::App& app, Context& context) {
   auto query_options = std::make_shared<QueryOptions>();
   CLI::App* command = add_command(app, context, "query", "One read-only SQL statement", query_options, query);
   command->add_option("SQL", query_options->sql, "the statement; - reads stdin")->required();
-  command->add_option("--limit", query_options->limit, "at most so many rows")->capture_default_str()->check(CLI::Range(1, 10'000'000));
+  command->add_option("--limit", query_options->limit, "at most so many rows")->capture_default_str()->check(CLI::Range(1, 1'000'000));
   command->add_option("--deadline", query_options->deadline_s, "seconds it may take")
       ->capture_default_str()
-      ->check(CLI::Range(0.001, 3600.0));
+      ->check(CLI::Range(0.001, 600.0));
   add_command(app, context, "workers", "Connected workers and what they hold", std::make_shared<NoOptions>(), workers);
   add_events(app, context);
   add_command(app, context, "health", "Is the daemon up", std::make_shared<NoOptions>(), health);

@@ -134,8 +134,9 @@ int export_winners(const Context& context, const ExportOptions& options) {
   if (!to_stdout) write_atomically(file, text);
   if (printed_as_json(context, answer)) return 0;
   if (to_stdout) print(text);
-  else print_line("the best trials of study " + std::to_string(options.study) + " were written to " + one_line(file.string()) +
-                  " (" + plural(static_cast<std::int64_t>(text.size()), "byte") + ")");
+  else print_line(one_line(file.string()) + " was written: " +
+                  plural(static_cast<std::int64_t>(list_in(answer.value, "architectures").size()), "architecture") +
+                  " of study " + std::to_string(options.study));
   return 0;
 }
 
@@ -188,7 +189,7 @@ void add_export(CLI::App& app, Context& context) {
   auto options = std::make_shared<ExportOptions>();
   CLI::App* command = add_command(app, context, "export", "Write the best trials as one JSON document", options, export_winners);
   add_id(command, "ID", options->study, "the study's id")->required();
-  command->add_option("--top", options->top, "how many")->capture_default_str()->check(CLI::Range(1, 1'000'000));
+  command->add_option("--top", options->top, "how many")->capture_default_str()->check(CLI::Range(1, 100'000));
   command->add_option("-o,--output", options->output, "the file, replaced in one step; - is stdout")->capture_default_str();
 }
 

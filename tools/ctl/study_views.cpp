@@ -1,5 +1,6 @@
 #include "tools/ctl/study_views.h"
 
+#include <cmath>
 #include <cstdio>
 
 #include "tools/ctl/figures.h"
@@ -13,7 +14,7 @@ namespace {
 
 std::string percent(double share) {
   char text[16];
-  std::snprintf(text, sizeof text, "%.0f %%", 100 * share);
+  std::snprintf(text, sizeof text, "%.0f %%", std::floor(100 * share));
   return text;
 }
 

@@ -43,6 +43,7 @@ void print_line(std::string_view text) {
 bool stdout_is_whole() { return std::fflush(stdout) == 0 && std::ferror(stdout) == 0; }
 
 void say(std::string_view sentence) {
+  std::fflush(stdout);  // where both go to one file, the order is that of the program
   std::fprintf(stderr, "fusionctl: %s\n", one_line(sentence).c_str());
 }
 

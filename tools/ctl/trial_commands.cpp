@@ -81,7 +81,7 @@ void add_trials(CLI::App& app, Context& context) {
   add_id(command, "ID", options->study, "the study's id")->required();
   command->add_option("--state", options->state, "only those: queued, leased, completed, failed, cancelled")
       ->check(CLI::IsMember({"queued", "leased", "completed", "failed", "cancelled"}));
-  command->add_option("--order", options->order, "asked, ended (last one first) or best")
+  command->add_option("--order", options->order, "asked, ended (both from the first one on) or best")
       ->capture_default_str()
       ->check(CLI::IsMember({"asked", "ended", "best"}));
   command->add_option("--limit", options->limit, "how many")->capture_default_str()->check(CLI::Range(1, 1'000'000));
@@ -96,7 +96,7 @@ void add_trial_commands(CLI::App& app, Context& context) {
   auto best_options = std::make_shared<BestOptions>();
   CLI::App* command = add_command(app, context, "best", "The best completed trials of a study", best_options, best);
   add_id(command, "ID", best_options->study, "the study's id")->required();
-  command->add_option("--top", best_options->top, "how many")->capture_default_str()->check(CLI::Range(1, 1'000'000));
+  command->add_option("--top", best_options->top, "how many")->capture_default_str()->check(CLI::Range(1, 100'000));
   add_trials(app, context);
   auto show_options = std::make_shared<ShowOptions>();
   command = add_command(app, context, "show", "One trial: score, attempts, epochs", show_options, show);

@@ -23,6 +23,7 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 namespace {
 
 constexpr std::chrono::milliseconds kAskEvery{1000}, kRedrawEvery{1000}, kLineEvery{10'000};
+constexpr std::int64_t kShownTrials = 8;
 
 bool is_over(const json& study) {
   const std::string state = text_in(study, "state");
@@ -168,7 +169,7 @@ class Watch {
     try {
       Look look{client_.get(path_), json(), json::array()};
       look.study = look.answer.object("study");
-      if (with_trials) look.recent = client_.get(path_ + "/trials?order=ended&limit=8").list("trials");
+      if (with_trials) look.recent = newest_trials(TrialCounts::of(look.study).ended());
       last_ = std::move(look);
       end_outage();
       return true;
@@ -177,6 +178,17 @@ class Watch {
       begin_or_continue_outage(failure);
       return false;
     }
+  }
+
+  /// The last ones that ended, newest first: the API lists them from the first. A few more than are shown may have ended by now.
+  json newest_trials(std::int64_t ended) const {
+    const std::string offset = std::to_string(std::max<std::int64_t>(0, ended - kShownTrials));
+    json trials = client_.get(path_ + "/trials?order=ended&limit=100&offset=" + offset).list("trials");
+    std::stable_sort(trials.begin(), trials.end(), [](const json& a, const json& b) {
+      return integer_in(a, "told_index").value_or(-1) > integer_in(b, "told_index").value_or(-1);
+    });
+    if (trials.size() > kShownTrials) trials.erase(trials.begin() + kShownTrials, trials.end());
+    return trials;
   }
 
   void begin_or_continue_outage(const DaemonFailure& failure) {
