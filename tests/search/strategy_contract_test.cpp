@@ -28,6 +28,7 @@ struct Case {
   std::unique_ptr<Strategy> make(std::uint64_t seed) const { return testing::strategy_of(options, space(), seed); }
   bool distinct() const { return options.value("duplicates", "distinct") == "distinct"; }
 };
+void PrintTo(const Case& value, std::ostream* out) { *out << value.options; }
 
 const json kSmallLstm{{"name", "lstm"}, {"hidden", 6}, {"embedding", 5}, {"epochs", 2}};
 
