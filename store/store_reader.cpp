@@ -25,6 +25,7 @@ using nlohmann::json;
 // No value of ours comes near; a query that makes larger ones, or a larger answer, is a mistake or an attack.
 constexpr int kLargestValue = 16 << 20;
 constexpr std::size_t kLargestAnswer = 64u << 20;
+constexpr std::chrono::milliseconds kLongestDeadline = std::chrono::hours(24);
 // Virtual machine steps between two looks at the clock: well under a millisecond.
 constexpr int kStepsPerLook = 2000;
 
@@ -130,7 +131,7 @@ int authorize(void*, int action, const char* first, const char* second, const ch
 class Guard {
  public:
   Guard(Database& database, std::chrono::milliseconds deadline)
-      : database_(&database), end_(std::chrono::steady_clock::now() + deadline) {
+      : database_(&database), end_(std::chrono::steady_clock::now() + std::min(deadline, kLongestDeadline)) {
     sqlite3_set_authorizer(database.handle(), authorize, nullptr);
     sqlite3_progress_handler(database.handle(), kStepsPerLook, past_deadline, this);
     database.wait_at_most(deadline.count());

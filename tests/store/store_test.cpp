@@ -372,7 +372,7 @@ TEST_F(StoreFileTest, CleanCloseLeavesOneFile) {
   EXPECT_EQ(Store::open(path, clock).trials(StudyId{1}).size(), 50u);
 }
 
-TEST_F(StoreFileTest, WritesAreDurable) {
+TEST_F(StoreFileTest, UsesAWriteAheadLog) {
   const Store store = Store::open(path, clock);
   const Database beside(path, Database::Access::read_only);
   EXPECT_EQ(beside.text("PRAGMA journal_mode"), "wal");

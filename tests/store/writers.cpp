@@ -123,6 +123,7 @@ int run_sample(const std::string& database) {
 
 void fill_with_samples(Store& store, ManualClock& clock) {
   using std::chrono::milliseconds;
+  store.begin_group();  // one sync to disk instead of eighty
   const WorkerId gone = store.join_worker({{}, "w1", "node1", "cuda:0", "0.1.0", "2.4.0", 4711, 8});
   const WorkerId here = store.join_worker({{}, "w2", "node2", "cpu", "0.1.0", "1.13.0", 42, 2});
   const StudyId first = add_study(store, "first", 1);
@@ -167,6 +168,7 @@ void fill_with_samples(Store& store, ManualClock& clock) {
     store.add_fit(first, row);
   }
   store.set_study_state(second, StudyState::cancelled);
+  store.commit_group();
 }
 
 }  // namespace fusion::testing
