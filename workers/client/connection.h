@@ -1,59 +1,52 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
+#include <deque>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "base/asio.h"
+#include "workers/client/daemon_url.h"
 #include "workers/protocol/messages.h"
 
 namespace fusion {
 
-/// Host, port and Host header of http://host:port or ws://host:port (a path is refused). Throws ConfigError.
-struct DaemonAddress {
-  std::string host, port;
-  static DaemonAddress parse(const std::string& url);
-  std::string shown() const { return host + ":" + port; }
-};
-
-/// One WebSocket connection to a daemon at a time, made again for ever. Lives on the thread of its io_context.
+/// One WebSocket to a daemon, from the worker's end: opened once, used until it breaks, then thrown away.
+///
+/// A writer coroutine empties an outbox; reading is the owner's. A peer that is silent for `kIdle` although pinged is dead.
+/// Lives on one thread; kept alive by its coroutines.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  struct Events {
-    std::function<protocol::Hello()> hello;                 ///< what to say first on a new connection
-    std::function<void(const protocol::Message&)> message;  ///< anything the daemon said
-  };
-  Connection(asio::io_context& io, DaemonAddress address, std::string token, std::chrono::milliseconds first_delay,
-             std::chrono::milliseconds longest_delay, Events events);
+  static constexpr std::chrono::seconds kOpening{10};  ///< limit of connecting, and of the upgrade
+  static constexpr std::chrono::seconds kIdle{20};
 
-  /// Begins to connect; never gives up until `close`.
-  void start();
-  /// Sends now, or never: what must arrive is the caller's to send again after the next hello.
+  explicit Connection(asio::io_context& io);
+
+  /// Resolves, connects and upgrades. Throws boost::system::system_error, or ConfigError with a sentence where the daemon
+  /// answered that the token is wrong or missing (401, 403): trying again will not help.
+  asio::awaitable<void> open(DaemonUrl url, std::string token);
+
+  /// The next message. Throws ProtocolError for a frame that is not legal, boost::system::system_error when the connection ended.
+  asio::awaitable<protocol::Message> read();
+
+  /// Puts a message into the outbox. Throws ProtocolError if it cannot be encoded (a figure that is not finite).
   void send(const protocol::Message& message);
-  /// Sends what is queued, then closes; no new connection is made. `closed` is called once.
-  void close(std::function<void()> closed);
-  bool open() const { return link_ != nullptr; }
+  /// Says good-bye once the outbox is empty; what was sent has then reached the daemon. `read` throws afterwards.
+  void close();
+  /// Ends everything at once.
+  void cut();
 
  private:
-  struct Link;
-  asio::awaitable<void> keep_connected();
-  asio::awaitable<void> one_connection();
-  asio::awaitable<void> write_all(std::shared_ptr<Link> link);
-  asio::awaitable<void> read_all(std::shared_ptr<Link> link);
-  void note(bool connected, const std::string& why);
-  void finish();
+  asio::awaitable<void> write();
+  void check_answer(const websocket::response_type& answer, const DaemonUrl& url) const;
 
-  asio::io_context& io_;
-  DaemonAddress address_;
-  std::string token_;
-  std::chrono::milliseconds first_delay_, longest_delay_, delay_;
-  Events events_;
-  std::shared_ptr<Link> link_;  ///< the open connection, once the WebSocket stands
-  asio::steady_timer pause_;
-  bool closing_ = false, ended_ = false, was_connected_ = false, noted_failure_ = false;
-  std::function<void()> closed_;
+  websocket::stream<beast::tcp_stream> socket_;
+  tcp::resolver resolver_;
+  beast::flat_buffer buffer_;
+  std::deque<std::string> outbox_;
+  asio::steady_timer alarm_;  // wakes the writer
+  bool closing_ = false;
+  bool cut_ = false;
 };
 
 }  // namespace fusion

@@ -1,326 +1,511 @@
 #include "workers/client/worker_client.h"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstdio>
-#include <deque>
-#include <map>
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <new>
 #include <optional>
-#include <set>
+#include <random>
+#include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/asio.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/random.h"
+#include "base/version.h"
 #include "workers/client/connection.h"
+#include "workers/client/held_trials.h"
+#include "workers/protocol/codec.h"
+
+// How a worker ends. `over_` is set once, by `finish`; everything before that goes on as long as it must:
+//
+//   leave (a signal)   waiting trials go back at once; the one in training ends in time, or is stopped and goes back
+//   drain (daemon)     waiting trials are trained first
+//   refused            the one in training is stopped, nothing is sent any more; `failure_` says why
+//
+// For the first two `end_if_done` is asked after every change: nothing waits, nothing trains, and every result is acknowledged (or nobody came
+// to acknowledge it for `leave_wait`). Then the connection says good-bye, and both threads stop.
 
 namespace fusion {
 
+namespace {
+
 using protocol::Held;
 
-// Two threads, two io_contexts. `link` (a thread of ours): connection, heartbeats, what is held, what awaits acknowledgement.
-// `main` (the caller of run): the list of trials to train, and training itself, which blocks it; what `link` posts to it
-// meanwhile waits. Stopping a trial goes through its stop_source, which both may touch.
-struct WorkerClient::Impl : std::enable_shared_from_this<WorkerClient::Impl> {
-  Impl(WorkerClientOptions given, Train trainer)
-      : options(std::move(given)), train(std::move(trainer)), signals(link), heartbeat(link), deadline(link) {}
+std::string host_name() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 && name[0] != '\0' ? name : "unknown";
+}
 
-  struct Todo {
-    std::shared_ptr<const protocol::Pack> pack;
-    TrialJob job;
-    std::stop_token stop;
-  };
-  struct Unacked {  ///< an epoch or a result, in the order they were made
-    protocol::Message message;
-    std::string what;
-    Held held;
-    int epoch = 0;
-  };
+std::uint64_t any_seed() {
+  std::random_device device;
+  return mix(device(), device());
+}
 
-  // ---- link thread
+std::chrono::milliseconds milliseconds_of(double seconds) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
+/// A message that the daemon would refuse must not leave: it would end this worker. Throws ProtocolError.
+void check_sendable(const protocol::Message& message) { protocol::decode(protocol::encode(message)); }
+
+}  // namespace
+
+class WorkerClient::Impl {
+ public:
+  Impl(WorkerClientOptions options, TrainFunction train)
+      : options_(std::move(options)), train_(std::move(train)), jitter_(any_seed()) {
+    if (options_.name.empty()) options_.name = host_name() + "-" + std::to_string(::getpid());
+  }
+
+  void run();
+  void leave(const std::string& reason) {
+    asio::post(io_, [this, reason] { on_leave(reason); });
+  }
+  const WorkerClientOptions& options() const { return options_; }
+
+ private:
+  // training thread
+  void train(const Assignment& assignment);
+  TrialOutcome outcome_of(const Assignment& assignment);
+
+  // I/O thread: the connection
+  asio::awaitable<void> keep_connected();
+  asio::awaitable<void> converse(std::shared_ptr<Connection> connection);
+  void disconnected(const std::string& reason);
+  std::chrono::milliseconds next_pause();
   protocol::Hello hello() const;
-  std::vector<Held> all_held() const;
+  void send(const protocol::Message& message);
+  void heartbeat();
+  void await_signal(int received);
+
+  // I/O thread: what the daemon says
   void on_message(const protocol::Message& message);
-  void on_pack(const protocol::Pack& pack);
-  void on_ack(const protocol::Ack& ack);
-  void beat();
-  void stop_now(const std::string& reason);
-  void drain(const std::string& reason);
-  void report_epoch(const Held& held, const EpochReport& report);
-  void report_result(const Held& held, TrialOutcome outcome);
-  void begin_farewell(int status);
-  void check_farewell();
-  void end();
+  void on(const protocol::Welcome& message);
+  void on(const protocol::Refused& message);
+  void on(const protocol::Pack& message);
+  void on(const protocol::Ack& message);
+  void on(const protocol::Cancel& message);
+  void on(const protocol::Drain& message);
+  template <typename Other>
+  void on(const Other&) {
+    throw ProtocolError("the daemon sent a message that only workers send");
+  }
 
-  // ---- main thread
+  // I/O thread: training, and the end
   void train_next();
-  TrialOutcome train_one(const Todo& todo);
+  void on_epoch(const Held& what, const EpochReport& report);
+  void on_trained(TrialOutcome outcome);
+  void finish_trial(TrialOutcome outcome);
+  void give_back(const std::vector<Held>& held);
+  void on_leave(const std::string& reason);
+  void fail(std::exception_ptr error);
+  void end_if_done();
+  void finish();
+  void stop_threads();
+  TrialOutcome outcome_without_score(const Held& what, Outcome outcome, std::string error) const;
 
-  WorkerClientOptions options;
-  Train train;
-  asio::io_context link{1}, main{1};
-  std::shared_ptr<Connection> connection;
-  asio::signal_set signals;
-  asio::steady_timer heartbeat, deadline;
-  std::chrono::milliseconds heartbeat_every{10'000};
+  // constant after construction
+  WorkerClientOptions options_;
+  TrainFunction train_;
 
-  // link thread
-  std::map<Held, std::stop_source> held;  ///< given to main and not reported yet
-  std::optional<Held> running;            ///< the one of them that main trains
-  std::deque<Unacked> unacked;
-  bool stopping = false;   ///< SIGTERM: give back
-  bool leaving = false;    ///< no more packs
-  bool farewell = false;   ///< all is reported; waiting for acknowledgements
-  bool ended = false;
-  std::string reason;
+  // the two threads' queues; `main_` runs on the training thread
+  asio::io_context io_{1}, main_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> io_work_{io_.get_executor()}, main_work_{main_.get_executor()};
 
-  // main thread
-  std::deque<Todo> todo;
-  int status = 0;
-  bool over = false;
+  // I/O thread
+  HeldTrials held_;
+  std::shared_ptr<Connection> connection_;
+  bool welcomed_ = false;       // of connection_: before that nothing but hello may be sent
+  bool told_lost_ = false;      // one line per change of state, not per try
+  std::chrono::milliseconds heartbeat_every_{10'000};
+  asio::steady_timer heartbeat_{io_}, pause_{io_}, grace_{io_}, deadline_{io_};
+  asio::signal_set signals_{io_};
+  int tries_ = 0;
+  Rng jitter_;
+  std::vector<Held> to_give_back_;            // while disconnected
+  std::optional<std::string> cancelled_;      // why the daemon wants the trial in training stopped
+  std::optional<std::string> leaving_;        // why
+  bool draining_ = false;
+  bool stopped_to_leave_ = false;
+  bool waiting_for_acks_ = false;
+  bool over_ = false;
+
+  // written by the I/O thread, read by `run` after it was joined
+  std::exception_ptr failure_;
 };
 
-WorkerClient::WorkerClient(WorkerClientOptions options, Train train)
-    : impl_(std::make_unique<Impl>(std::move(options), std::move(train))) {
-  Impl& d = *impl_;
-  Connection::Events events;
-  events.hello = [&d] { return d.hello(); };
-  events.message = [&d](const protocol::Message& message) { d.on_message(message); };
-  d.connection = std::make_shared<Connection>(d.link, DaemonAddress::parse(d.options.url), d.options.token, d.options.first_delay,
-                                              d.options.longest_delay, std::move(events));
-}
+// ---- the threads
 
-WorkerClient::~WorkerClient() = default;
-
-int WorkerClient::run() {
-  Impl& d = *impl_;
-  if (d.options.catch_signals) {
-    d.signals.add(SIGTERM);
-    d.signals.add(SIGINT);
-    d.signals.async_wait([&d](const boost::system::error_code& error, int signal) {
-      if (!error) d.stop_now(signal == SIGTERM ? "SIGTERM" : "SIGINT");
-    });
+void WorkerClient::Impl::run() {
+  if (options_.handle_signals) {
+    signals_.add(SIGTERM);
+    signals_.add(SIGINT);
+    await_signal(0);
   }
-  d.connection->start();
-  std::thread link_thread([&d] { d.link.run(); });
-  auto work = asio::make_work_guard(d.main);
-  while (!d.over) {
-    d.main.run_one();
-    while (!d.over && !d.todo.empty()) {
-      d.train_next();
-      d.main.poll();
+  auto connect = [this] { return keep_connected(); };
+  auto ended = [this](std::exception_ptr error) {
+    if (error) fail(error);
+    stop_threads();
+  };
+  asio::co_spawn(io_, std::move(connect), std::move(ended));
+  std::thread io_thread([this] {
+    try {
+      io_.run();
+    } catch (...) {
+      failure_ = std::current_exception();
+      stop_threads();
     }
-  }
-  link_thread.join();
-  return d.status;
+  });
+  main_.run();
+  io_thread.join();
+  if (failure_) std::rethrow_exception(failure_);
 }
 
-void WorkerClient::stop(const std::string& reason) {
-  asio::post(impl_->link, [impl = impl_.get(), reason] { impl->stop_now(reason); });
+void WorkerClient::Impl::await_signal(int received) {
+  signals_.async_wait([this, received](boost::system::error_code error, int signal) {
+    if (error) return;
+    // SIGTERM may come twice without meaning anything by it: from a batch system, and from a daemon that stops.
+    if (signal == SIGINT && received == SIGINT) std::_Exit(128 + SIGINT);
+    on_leave(signal == SIGINT ? "received SIGINT" : "received SIGTERM");
+    await_signal(signal == SIGINT ? signal : received);
+  });
 }
 
-// ---------------------------------------------------------------------------------------------- main thread
+void WorkerClient::Impl::stop_threads() {
+  main_.stop();
+  io_.stop();
+}
 
-TrialOutcome WorkerClient::Impl::train_one(const Todo& next) {
-  const Held what{next.job.trial, next.job.attempt};
-  TrialOutcome outcome;
+void WorkerClient::Impl::fail(std::exception_ptr error) {
+  if (!failure_) failure_ = std::move(error);
+  held_.stop_training();
+  if (connection_) connection_->cut();
+}
+
+// ---- training thread
+
+void WorkerClient::Impl::train(const Assignment& assignment) {
+  TrialOutcome outcome = outcome_of(assignment);
+  outcome.trial = assignment.job.trial;
+  outcome.attempt = assignment.job.attempt;
+  asio::post(io_, [this, outcome = std::move(outcome)] { on_trained(outcome); });
+}
+
+TrialOutcome WorkerClient::Impl::outcome_of(const Assignment& assignment) {
+  const Held what = assignment.held();
+  const auto report = [this, what](const EpochReport& epoch) {
+    asio::post(io_, [this, what, epoch] { on_epoch(what, epoch); });
+  };
   try {
-    if (next.stop.stop_requested()) {
-      outcome.outcome = Outcome::cancelled;
-      outcome.error = "it was stopped before it began";
-    } else {
-      outcome = train(*next.pack, next.job, next.stop, [this, what](const EpochReport& report) {
-        asio::post(link, [this, what, report] { report_epoch(what, report); });
-      });
-    }
+    return train_(*assignment.pack, assignment.job, assignment.stop, report);
+  } catch (const std::bad_alloc&) {
+    return outcome_without_score(what, Outcome::oom, "the worker's memory ran out");
   } catch (const std::exception& error) {
-    outcome = TrialOutcome{};
-    outcome.outcome = Outcome::failed;
-    outcome.error = error.what();
+    return outcome_without_score(what, Outcome::failed, error.what());
+  } catch (...) {
+    return outcome_without_score(what, Outcome::failed, "the trainer threw something that is not a std::exception");
   }
-  outcome.trial = what.trial;
-  outcome.attempt = what.attempt;
-  if (outcome.device.empty()) outcome.device = options.hello.device;
-  if (outcome.code_version.empty()) outcome.code_version = options.hello.code_version;
-  if (outcome.torch_version.empty()) outcome.torch_version = options.hello.torch_version;
-  return outcome;
 }
 
-void WorkerClient::Impl::train_next() {
-  const Todo next = std::move(todo.front());
-  todo.pop_front();
-  const Held what{next.job.trial, next.job.attempt};
-  asio::post(link, [this, what] { running = what; });
-  TrialOutcome outcome = train_one(next);
-  const std::string shown = outcome.score ? std::to_string(outcome.score->dev_score) : outcome.error;
-  logger("worker")->info("trial ended trial={} attempt={} outcome={} result=\"{}\"", what.trial.value, what.attempt,
-                         name_of(outcome.outcome), shown);
-  asio::post(link, [this, what, outcome = std::move(outcome)]() mutable { report_result(what, std::move(outcome)); });
+TrialOutcome WorkerClient::Impl::outcome_without_score(const Held& what, Outcome outcome, std::string error) const {
+  TrialOutcome result;
+  result.trial = what.trial;
+  result.attempt = what.attempt;
+  result.outcome = outcome;
+  result.error = std::move(error);
+  return result;
 }
 
-// ---------------------------------------------------------------------------------------------- link thread
+// ---- the connection
 
-std::vector<Held> WorkerClient::Impl::all_held() const {
-  std::set<Held> all;
-  for (const auto& [what, source] : held) all.insert(what);
-  for (const Unacked& waiting : unacked) {
-    if (waiting.what == "result") all.insert(waiting.held);
+asio::awaitable<void> WorkerClient::Impl::keep_connected() {
+  while (true) {
+    const auto began = std::chrono::steady_clock::now();
+    connection_ = std::make_shared<Connection>(io_);
+    std::string reason;
+    bool legal = true;
+    try {
+      const std::shared_ptr<Connection> connection = connection_;
+      co_await converse(connection);
+    } catch (const ProtocolError& error) {
+      legal = false;
+      reason = std::string("the daemon sent something illegal: ") + error.what();
+    } catch (const ConfigError&) {
+      fail(std::current_exception());
+    } catch (const std::exception& error) {
+      reason = error.what();
+    }
+    // A daemon that accepts and at once throws out (another worker has this name, say) is not asked five times a second.
+    const bool lasted = std::chrono::steady_clock::now() - began > std::chrono::seconds(1);
+    if (welcomed_ && legal && lasted) tries_ = 0;
+    disconnected(reason);
+    end_if_done();
+    if (over_ || failure_) co_return;
+    pause_.expires_after(next_pause());
+    boost::system::error_code woken;
+    co_await pause_.async_wait(asio::redirect_error(asio::use_awaitable, woken));
   }
-  return {all.begin(), all.end()};
+}
+
+asio::awaitable<void> WorkerClient::Impl::converse(std::shared_ptr<Connection> connection) {
+  co_await connection->open(options_.url, options_.token);
+  const protocol::Message first = hello();
+  connection->send(first);
+  while (true) {
+    const protocol::Message message = co_await connection->read();
+    on_message(message);
+  }
+}
+
+void WorkerClient::Impl::disconnected(const std::string& reason) {
+  connection_->cut();
+  connection_.reset();
+  welcomed_ = false;
+  heartbeat_.cancel();
+  if (over_ || failure_) return;
+  if (!told_lost_) {
+    logger("worker")->warn("no connection, trying again and again url={} reason=\"{}\"", options_.url.text(), reason);
+  } else {
+    logger("worker")->debug("still no connection url={} reason=\"{}\"", options_.url.text(), reason);
+  }
+  told_lost_ = true;
+}
+
+std::chrono::milliseconds WorkerClient::Impl::next_pause() {
+  const double most = static_cast<double>(options_.backoff_max.count());
+  const double pause = static_cast<double>(options_.backoff_min.count()) * static_cast<double>(1 << std::min(tries_, 20));
+  ++tries_;
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::min(pause, most) * jitter_.uniform(0.5, 1.0)));
 }
 
 protocol::Hello WorkerClient::Impl::hello() const {
-  protocol::Hello hello = options.hello;
-  hello.held = all_held();
+  protocol::Hello hello;
+  hello.name = options_.name;
+  hello.host = host_name();
+  hello.pid = ::getpid();
+  hello.device = options_.device;
+  hello.slots = options_.slots;
+  hello.code_version = kCodeVersion;
+  hello.torch_version = options_.torch_version;
+  hello.held = held_.held();
   return hello;
 }
 
+// What cannot be sent now is said after the next welcome: results and epochs are kept, the rest follows from the state.
+void WorkerClient::Impl::send(const protocol::Message& message) {
+  if (welcomed_) connection_->send(message);
+}
+
+void WorkerClient::Impl::heartbeat() {
+  heartbeat_.expires_after(heartbeat_every_);
+  heartbeat_.async_wait([this, of = connection_](boost::system::error_code error) {
+    if (error || of != connection_ || !welcomed_) return;
+    send(protocol::Heartbeat{held_.held()});
+    heartbeat();
+  });
+}
+
+// ---- what the daemon says
+
 void WorkerClient::Impl::on_message(const protocol::Message& message) {
-  if (const auto* welcome = std::get_if<protocol::Welcome>(&message)) {
-    heartbeat_every = std::chrono::milliseconds(static_cast<std::int64_t>(std::max(0.05, welcome->heartbeat_s) * 1000));
-    for (const Unacked& waiting : unacked) connection->send(waiting.message);
-    if (leaving) {
-      const protocol::Message word = protocol::Leaving{reason};
-      connection->send(word);
+  if (!welcomed_ && !std::holds_alternative<protocol::Welcome>(message) && !std::holds_alternative<protocol::Refused>(message)) {
+    throw ProtocolError("expected welcome or refused as the first message, got another one");
+  }
+  std::visit([this](const auto& m) { on(m); }, message);
+  end_if_done();
+}
+
+void WorkerClient::Impl::on(const protocol::Welcome& message) {
+  if (welcomed_) throw ProtocolError("welcome came twice on one connection");
+  welcomed_ = true;
+  told_lost_ = false;
+  heartbeat_every_ = std::clamp(milliseconds_of(message.heartbeat_s), std::chrono::milliseconds(20), std::chrono::milliseconds(60'000));
+  logger("worker")->info("connected url={} name={} worker={} held={} unacknowledged={} lease_s={} daemon_version={}",
+                         options_.url.text(), options_.name, message.worker.value, held_.held().size(),
+                         held_.unacknowledged_results(), message.lease_s, message.code_version);
+  for (const protocol::Message& kept : held_.unacknowledged()) send(kept);
+  if (leaving_) send(protocol::Leaving{*leaving_});
+  give_back(std::exchange(to_give_back_, {}));
+  heartbeat();
+}
+
+void WorkerClient::Impl::on(const protocol::Refused& message) {
+  fail(std::make_exception_ptr(ProtocolError("the daemon at " + options_.url.text() + " refused this worker: " + message.error)));
+}
+
+void WorkerClient::Impl::on(const protocol::Pack& message) {
+  const std::size_t added = held_.add(message);
+  logger("worker")->debug("pack received study={} trials={} new={}", message.study.value, message.trials.size(), added);
+  if (leaving_) give_back(held_.take_waiting());  // it was on its way already
+  train_next();
+}
+
+void WorkerClient::Impl::on(const protocol::Ack& message) {
+  const bool known = held_.acknowledge(message);
+  if (message.what == "result" && known && !message.accepted) {
+    logger("worker")->info("result not wanted any more trial={} attempt={}", message.trial.value, message.attempt);
+  }
+}
+
+void WorkerClient::Impl::on(const protocol::Cancel& message) {
+  const std::string why = message.reason.empty() ? "the daemon cancelled the trial" : message.reason;
+  for (const Held& what : message.held) {
+    if (held_.training() == what) {
+      cancelled_ = why;
+      held_.stop_training();
+    } else if (held_.take_waiting(what)) {
+      finish_trial(outcome_without_score(what, Outcome::cancelled, why));
     }
-    beat();
-  } else if (const auto* pack = std::get_if<protocol::Pack>(&message)) {
-    on_pack(*pack);
-  } else if (const auto* ack = std::get_if<protocol::Ack>(&message)) {
-    on_ack(*ack);
-  } else if (const auto* cancel = std::get_if<protocol::Cancel>(&message)) {
-    for (const Held& what : cancel->held) {
-      const auto found = held.find(what);
-      if (found != held.end()) found->second.request_stop();
-    }
-  } else if (const auto* word = std::get_if<protocol::Drain>(&message)) {
-    drain(word->reason);
-  } else if (const auto* refused = std::get_if<protocol::Refused>(&message)) {
-    std::fprintf(stderr, "fusion-worker: the daemon refuses this worker: %s\n", refused->error.c_str());
-    for (auto& [what, source] : held) source.request_stop();
-    unacked.clear();
-    stopping = leaving = true;
-    begin_farewell(2);
   }
 }
 
-void WorkerClient::Impl::on_pack(const protocol::Pack& pack) {
-  std::vector<Held> back;
-  const auto shared = std::make_shared<const protocol::Pack>(pack);
-  for (const TrialJob& job : pack.trials) {
-    const Held what{job.trial, job.attempt};
-    if (leaving) {
-      back.push_back(what);
-      continue;
-    }
-    if (held.contains(what)) continue;
-    Todo next{shared, job, held[what].get_token()};
-    asio::post(main, [this, next = std::move(next)] { todo.push_back(next); });
+void WorkerClient::Impl::on(const protocol::Drain& message) {
+  if (!leaving_ && !draining_) {
+    logger("worker")->info("draining reason=\"{}\" held={}", message.reason, held_.held().size());
+    send(protocol::Leaving{"drained"});
   }
-  if (!back.empty()) {
-    const protocol::Message word = protocol::GiveBack{back, reason};
-    connection->send(word);
+  draining_ = true;
+}
+
+// ---- training
+
+void WorkerClient::Impl::train_next() {
+  if (over_ || failure_) return;
+  std::optional<Assignment> next = held_.begin_next();
+  if (!next) return;
+  cancelled_.reset();
+  stopped_to_leave_ = false;
+  logger("worker")->info("trial begun trial={} attempt={} study={}", next->job.trial.value, next->job.attempt,
+                         next->pack->study.value);
+  asio::post(main_, [this, assignment = std::move(*next)] { train(assignment); });
+}
+
+void WorkerClient::Impl::on_epoch(const Held& what, const EpochReport& report) {
+  const protocol::Epoch epoch{what.trial, what.attempt, report};
+  try {
+    check_sendable(epoch);
+  } catch (const ProtocolError& error) {
+    logger("worker")->warn("epoch not reported trial={} epoch={} error=\"{}\"", what.trial.value, report.epoch, error.what());
+    return;
   }
+  if (held_.add_epoch(epoch)) send(epoch);
 }
 
-void WorkerClient::Impl::on_ack(const protocol::Ack& ack) {
-  const Held what{ack.trial, ack.attempt};
-  const auto is_it = [&](const Unacked& waiting) {
-    return waiting.what == ack.what && waiting.held == what && (ack.what != "epoch" || waiting.epoch == ack.epoch);
-  };
-  std::erase_if(unacked, is_it);
-  if (ack.what == "result" && !ack.accepted) {
-    logger("worker")->warn("result came too late and was dropped trial={} attempt={}", ack.trial.value, ack.attempt);
-  }
-  check_farewell();
-}
-
-void WorkerClient::Impl::beat() {
-  const protocol::Message word = protocol::Heartbeat{all_held()};
-  connection->send(word);
-  heartbeat.expires_after(heartbeat_every);
-  heartbeat.async_wait([this](const boost::system::error_code& error) {
-    if (!error && !ended && connection->open()) beat();
-  });
-}
-
-void WorkerClient::Impl::report_epoch(const Held& what, const EpochReport& report) {
-  const protocol::Message message = protocol::Epoch{what.trial, what.attempt, report};
-  unacked.push_back({message, "epoch", what, report.epoch});
-  connection->send(message);
-}
-
-void WorkerClient::Impl::report_result(const Held& what, TrialOutcome outcome) {
-  held.erase(what);
-  running.reset();
-  if (stopping && outcome.outcome == Outcome::cancelled) {
-    const protocol::Message word = protocol::GiveBack{{what}, reason};
-    connection->send(word);
+void WorkerClient::Impl::on_trained(TrialOutcome outcome) {
+  const Held what{outcome.trial, outcome.attempt};
+  const bool untrained = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
+  if (untrained && stopped_to_leave_ && !cancelled_) {
+    held_.drop_training();
+    give_back({what});
   } else {
-    const protocol::Message message = protocol::Result{std::move(outcome)};
-    unacked.push_back({message, "result", what, 0});
-    connection->send(message);
+    if (outcome.outcome == Outcome::cancelled && cancelled_) outcome.error = *cancelled_;
+    finish_trial(std::move(outcome));
   }
-  if (leaving && held.empty()) begin_farewell(0);
+  grace_.cancel();
+  train_next();
+  end_if_done();
 }
 
-void WorkerClient::Impl::stop_now(const std::string& why) {
-  if (stopping) return;
-  logger("worker")->info("stopping reason=\"{}\" held={}", why, held.size());
-  stopping = true;
-  drain(why);
-  for (auto& [what, source] : held) {
-    if (what != running) source.request_stop();
+void WorkerClient::Impl::finish_trial(TrialOutcome outcome) {
+  const Held what{outcome.trial, outcome.attempt};
+  if (outcome.outcome != Outcome::completed && outcome.error.empty()) outcome.error = "the trainer gave no reason";
+  if (outcome.device.empty()) outcome.device = options_.device;
+  if (outcome.code_version.empty()) outcome.code_version = kCodeVersion;
+  if (outcome.torch_version.empty()) outcome.torch_version = options_.torch_version;
+  try {
+    check_sendable(protocol::Result{outcome});
+  } catch (const ProtocolError& error) {
+    TrialOutcome failed = outcome_without_score(what, Outcome::failed, std::string("the trainer's result is not legal: ") + error.what());
+    failed.device = options_.device;
+    failed.code_version = kCodeVersion;
+    failed.torch_version = options_.torch_version;
+    outcome = std::move(failed);
   }
-  deadline.expires_after(options.grace);
-  deadline.async_wait([this](const boost::system::error_code& error) {
-    if (error) return;
-    for (auto& [what, source] : held) source.request_stop();
+  if (outcome.score) {
+    logger("worker")->info("trial ended trial={} attempt={} outcome={} dev_score={:.4f} train_s={:.3f}", what.trial.value,
+                           what.attempt, name_of(outcome.outcome), outcome.score->dev_score, outcome.score->train_s);
+  } else {
+    logger("worker")->info("trial ended trial={} attempt={} outcome={} error=\"{}\"", what.trial.value, what.attempt,
+                           name_of(outcome.outcome), outcome.error);
+  }
+  held_.finish(outcome);
+  send(protocol::Result{std::move(outcome)});
+}
+
+// ---- leaving
+
+void WorkerClient::Impl::give_back(const std::vector<Held>& held) {
+  if (held.empty()) return;
+  if (!welcomed_) {
+    to_give_back_.insert(to_give_back_.end(), held.begin(), held.end());
+    return;
+  }
+  logger("worker")->info("trials given back trials={} first={}", held.size(), held.front().trial.value);
+  send(protocol::GiveBack{held, leaving_.value_or("the worker is leaving")});
+}
+
+void WorkerClient::Impl::on_leave(const std::string& reason) {
+  if (leaving_ || over_) return;
+  leaving_ = reason;
+  logger("worker")->info("leaving reason=\"{}\" waiting={} training={} grace_s={}", reason, held_.waiting(),
+                         held_.training().has_value(), std::chrono::duration<double>(options_.grace).count());
+  send(protocol::Leaving{reason});
+  give_back(held_.take_waiting());
+  grace_.expires_after(options_.grace);
+  grace_.async_wait([this](boost::system::error_code error) {
+    if (error || !held_.training()) return;
+    stopped_to_leave_ = true;
+    held_.stop_training();
+  });
+  end_if_done();
+}
+
+void WorkerClient::Impl::end_if_done() {
+  if (over_ || failure_ || held_.training() || (!leaving_ && !draining_)) return;
+  if (held_.empty()) return finish();
+  if (held_.waiting() > 0 || waiting_for_acks_) return;
+  waiting_for_acks_ = true;
+  tries_ = 0;  // if there is no connection, now is the time
+  pause_.cancel();
+  deadline_.expires_after(options_.leave_wait);
+  deadline_.async_wait([this](boost::system::error_code error) {
+    if (error || over_) return;
+    logger("worker")->warn("leaving without acknowledgement results={} waited_s={}", held_.unacknowledged_results(),
+                           std::chrono::duration<double>(options_.leave_wait).count());
+    finish();
   });
 }
 
-void WorkerClient::Impl::drain(const std::string& why) {
-  if (leaving) return;
-  leaving = true;
-  reason = why;
-  const protocol::Message word = protocol::Leaving{why};
-  connection->send(word);
-  if (held.empty()) begin_farewell(0);
-}
-
-void WorkerClient::Impl::begin_farewell(int exit_status) {
-  if (farewell) return;
-  farewell = true;
-  asio::post(main, [this, exit_status] { status = exit_status; });
-  deadline.expires_after(connection->open() ? options.farewell : std::chrono::milliseconds(0));
-  deadline.async_wait([this](const boost::system::error_code& error) {
-    if (!error) end();
+// The reader ends when the good-bye is answered; then `keep_connected` returns, and with it both threads.
+void WorkerClient::Impl::finish() {
+  over_ = true;
+  logger("worker")->info("worker ends unacknowledged={}", held_.unacknowledged_results());
+  pause_.cancel();
+  if (!welcomed_) {
+    if (connection_) connection_->cut();
+    return;
+  }
+  connection_->close();
+  deadline_.expires_after(options_.leave_wait);
+  deadline_.async_wait([this](boost::system::error_code error) {
+    if (!error && connection_) connection_->cut();
   });
-  check_farewell();
 }
 
-void WorkerClient::Impl::check_farewell() {
-  if (farewell && unacked.empty() && held.empty()) end();
-}
+// ---- the public face
 
-void WorkerClient::Impl::end() {
-  if (ended) return;
-  ended = true;
-  if (!unacked.empty()) logger("worker")->warn("ending with reports that nobody acknowledged reports={}", unacked.size());
-  deadline.cancel();
-  heartbeat.cancel();
-  signals.cancel();
-  const auto leave = [this] {
-    deadline.cancel();
-    asio::post(main, [this] { over = true; });
-    link.stop();
-  };
-  // A daemon that does not answer the closing handshake is not waited for.
-  deadline.expires_after(std::chrono::seconds(2));
-  deadline.async_wait([leave](const boost::system::error_code& error) {
-    if (!error) leave();
-  });
-  connection->close(leave);
-}
+WorkerClient::WorkerClient(WorkerClientOptions options, TrainFunction train)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(train))) {}
+WorkerClient::~WorkerClient() = default;
+void WorkerClient::run() { impl_->run(); }
+void WorkerClient::leave(const std::string& reason) { impl_->leave(reason); }
+const WorkerClientOptions& WorkerClient::options() const { return impl_->options(); }
 
 }  // namespace fusion
