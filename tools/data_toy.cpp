@@ -12,7 +12,7 @@ namespace {
 
 struct ToyCommand {
   std::string out;
-  std::vector<std::int64_t> rows{8000, 2000, 2000};
+  std::vector<std::int64_t> rows{16000, 2000, 2000};
   std::uint64_t seed = 0;
   bool quiet = false;
 
@@ -33,7 +33,7 @@ void add_toy_command(CLI::App& app) {
   const auto options = std::make_shared<ToyCommand>();
   command->add_option("--out", options->out, "folder to write to")->required();
   command->add_option("--seed", options->seed, "seed of every draw (0)");
-  command->add_option("--rows", options->rows, "rows of train,dev,test (8000,2000,2000)")
+  command->add_option("--rows", options->rows, "rows of train,dev,test (16000,2000,2000)")
       ->delimiter(',')
       ->expected(3)
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000'000}));

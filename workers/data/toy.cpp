@@ -21,8 +21,8 @@ namespace fusion {
 
 namespace {
 
-constexpr std::int64_t kSymbols = 3;        // classes are 2 kSymbols
-constexpr double kCueShare = 0.3;           // of the rows have grey paper, and hiss
+constexpr std::int64_t kSymbols = 3;  // classes are 2 kSymbols
+constexpr double kPaperShare = 0.2, kHissShare = 0.3;  // of the rows; unequal, or late fusion has ties to win by luck
 constexpr int kImageSide = 24, kSoundSide = 32;
 
 /// What one row is about.
@@ -41,8 +41,8 @@ Rng rng_of(std::uint64_t seed, std::string_view split, std::int64_t row, Stream 
 ToyRow draw_row(Rng rng) {
   ToyRow row;
   row.symbol = static_cast<std::int64_t>(rng.below(kSymbols));
-  row.grey_paper = rng.uniform() < kCueShare;
-  row.hiss = rng.uniform() < kCueShare;
+  row.grey_paper = rng.uniform() < kPaperShare;
+  row.hiss = rng.uniform() < kHissShare;
   return row;
 }
 
@@ -111,7 +111,7 @@ void draw_sound(const ToyRow& row, Rng rng, std::uint8_t* out) {
   std::array<double, 2> at{}, strength{};
   for (std::size_t t = 0; t < 2; ++t) {
     at[t] = kTones[static_cast<std::size_t>(row.symbol)][t] + detune + 0.5 * rng.normal();
-    strength[t] = 0.5 * rng.uniform(0.3, 1.2);
+    strength[t] = 0.5 * rng.uniform(0.1, 1.0);
   }
   const double hiss = std::exp((row.hiss ? 1.3 : 0.0) + 0.12 * rng.normal());
   for (int y = 0; y < kSoundSide; ++y) {
