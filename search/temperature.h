@@ -13,9 +13,8 @@
 namespace fusion {
 
 /// The running number n of a step in the temperature's formula:
-///   reference  iteration * iterations + level: what the reference computes. Not a running counter unless iterations
-///   equal
-///              levels; with 3 and 4 two values come twice and the search ends warmer
+///   reference  iteration * iterations + level: what the reference computes. No running counter unless iterations equal
+///              levels: with 3 and 4 two values come twice and the search ends warmer
 ///   repaired   iteration * levels + level: the step's true number
 enum class TemperatureCounter : std::uint8_t { reference, repaired };
 template <>
@@ -49,8 +48,8 @@ struct TemperatureSchedule {
 std::vector<float> draw_probabilities(std::span<const double> scores, double temperature);
 
 /// `count` different indices (all of them if there are fewer), in the order drawn, each draw from the renormalised
-/// remainder: numpy's `choice(n, count, replace=False, p)`, number for number, if `uniform` gives numpy's stream of [0,
-/// 1). Where fewer than `count` probabilities are positive the rest follows uniformly from the others (numpy refuses).
+/// remainder: numpy's `choice(n, count, replace=False, p)`, number for number, if `uniform` gives numpy's stream of
+/// numbers. Where fewer than `count` probabilities are positive the rest follows uniformly from the others (numpy refuses).
 std::vector<std::size_t> draw_without_replacement(std::span<const float> probabilities, std::size_t count,
                                                   const std::function<double()>& uniform);
 
