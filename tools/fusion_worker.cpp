@@ -23,12 +23,6 @@ void pin_threads(char** argv) {
   ::execv("/proc/self/exe", argv);  // if that fails, go on with more threads than are good
 }
 
-std::string host_name() {
-  char name[256] = "";
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
-
 std::string read_token(const std::string& file) {
   if (!file.empty()) {
     std::string token = fusion::read_text(file);
@@ -48,15 +42,15 @@ int main(int argc, char** argv) {
                "acknowledged; SIGTERM gives back what is unfinished and exits 0."};
   app.set_version_flag("--version", std::string("fusion-worker ") + kCodeVersion + ", LibTorch " + compat::kTorchVersion);
   WorkerClientOptions options;
-  if (const char* url = std::getenv("FUSION_URL")) options.url = url;
+  std::string url = "http://127.0.0.1:7878", log_level = "info", token_file;
+  if (const char* from_environment = std::getenv("FUSION_URL")) url = from_environment;
   double grace_s = 0;
-  std::string log_level = "info", token_file;
-  options.hello.name = host_name() + "-" + std::to_string(::getpid());
-  options.hello.device = "cpu";
-  app.add_option("--connect", options.url, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
-  app.add_option("--name", options.hello.name, "A name of its own, unique among the workers");
-  app.add_option("--device", options.hello.device, "cpu or cuda:N")->capture_default_str();
-  app.add_option("--slots", options.hello.slots, "Trials to hold at once")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--connect", url, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
+  app.add_option("--name", options.name, "A name of its own, unique among the workers [host-pid]");
+  app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
+  app.add_option("--slots", options.slots, "Trials to hold at once; two hide the way to the daemon and back")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   app.add_option("--grace-s", grace_s, "After SIGTERM, how long the running trial may go on before it is given back")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
@@ -65,23 +59,21 @@ int main(int argc, char** argv) {
 
   return run_main("fusion-worker", app, argc, argv, [&] {
     configure_logs(log_level);
+    options.url = parse_daemon_url(url);
     options.token = read_token(token_file);
     options.grace = std::chrono::milliseconds(static_cast<std::int64_t>(grace_s * 1000));
-    device_from_text(options.hello.device);  // refuses one that is not there before anything else
+    options.torch_version = compat::kTorchVersion;
+    device_from_text(options.device);  // one that is not there is refused before anything else
     prepare_training_thread();
-    options.hello.host = host_name();
-    options.hello.pid = ::getpid();
-    options.hello.code_version = kCodeVersion;
-    options.hello.torch_version = compat::kTorchVersion;
-    WorkerTrainer trainer(options.hello.device);
+    WorkerTrainer trainer(options.device);
     WorkerClient client(options, [&trainer](const protocol::Pack& pack, const TrialJob& job, std::stop_token stop,
                                             const std::function<void(const EpochReport&)>& on_epoch) {
       return trainer(pack, job, std::move(stop), on_epoch);
     });
-    const int status = client.run();
+    client.run();
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
-    logger("worker")->info("stopped status={} max_rss_mb={}", status, usage.ru_maxrss / 1024);
-    return status;
+    logger("worker")->info("stopped max_rss_mb={}", usage.ru_maxrss / 1024);
+    return 0;
   });
 }
