@@ -156,23 +156,23 @@ CREATE INDEX events_study ON events (study_id, id);
 -- Views: for people. Scores are rounded to 4 digits, times are UTC text, best or first comes first.
 
 CREATE VIEW leaderboard AS         -- completed trials, best first; rank counts within the study
-SELECT s.name AS study, t.rank, round(t.dev_score, 4) AS dev_score, round(t.test_score, 4) AS test_score, t.steps,
+SELECT s.name AS study, r.rank, round(t.dev_score, 4) AS dev_score, round(t.test_score, 4) AS test_score, t.steps,
        t.architecture, t.best_epoch, round(t.train_s, 2) AS train_s, t.parameters, t.id AS trial, t.replica, t.seed,
        round(t.dev_accuracy, 4) AS dev_accuracy, round(t.dev_weighted_f1, 4) AS dev_weighted_f1,
        round(t.dev_macro_f1, 4) AS dev_macro_f1, datetime(t.ended_ms / 1000, 'unixepoch') AS ended, t.study_id
-FROM (SELECT *, row_number() OVER (PARTITION BY study_id ORDER BY dev_score DESC, ask_index) AS rank
-      FROM trials WHERE dev_score IS NOT NULL) AS t
-JOIN studies AS s ON s.id = t.study_id
-ORDER BY t.dev_score DESC, t.study_id, t.rank;
+FROM (SELECT id, row_number() OVER (PARTITION BY study_id ORDER BY dev_score DESC, ask_index) AS rank
+      FROM trials WHERE dev_score IS NOT NULL) AS r
+JOIN trials AS t ON t.id = r.id JOIN studies AS s ON s.id = t.study_id
+ORDER BY t.dev_score DESC, t.study_id, r.rank;
 
 CREATE VIEW history AS             -- trials in the order they ended, with the best score until then
-SELECT s.name AS study, t.told_index, t.state, round(t.dev_score, 4) AS dev_score, round(t.best_so_far, 4) AS best_so_far,
+SELECT s.name AS study, t.told_index, t.state, round(t.dev_score, 4) AS dev_score, round(r.best_so_far, 4) AS best_so_far,
        t.steps, t.architecture, round((t.ended_ms - s.created_ms) / 1000.0, 1) AS elapsed_s, round(t.train_s, 2) AS train_s,
        t.id AS trial, t.ask_index, datetime(t.ended_ms / 1000, 'unixepoch') AS ended, t.study_id
-FROM (SELECT *, max(dev_score) OVER (PARTITION BY study_id ORDER BY told_index) AS best_so_far
-      FROM trials WHERE told_index IS NOT NULL) AS t
-JOIN studies AS s ON s.id = t.study_id
-ORDER BY t.study_id, t.told_index;
+FROM (SELECT id, study_id, told_index, max(dev_score) OVER (PARTITION BY study_id ORDER BY told_index) AS best_so_far
+      FROM trials WHERE told_index IS NOT NULL) AS r
+JOIN trials AS t ON t.id = r.id JOIN studies AS s ON s.id = t.study_id
+ORDER BY r.study_id, r.told_index;
 
 CREATE VIEW study_progress AS      -- a row per study: how far it is
 SELECT s.name AS study, s.state, s.strategy, s.dataset, count(t.id) AS asked,

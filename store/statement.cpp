@@ -2,6 +2,7 @@
 
 #include <sqlite3.h>
 
+#include <cctype>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -38,6 +39,7 @@ Statement::Statement(const Database& database, std::string_view sql) {
     if (!next && tail == begin) break;
     if (!next) continue;
     if (statement_) {
+      while (begin != end && std::isspace(static_cast<unsigned char>(*begin))) ++begin;
       throw StoreError(database.path() + ": one statement was expected, and a second one follows: " +
                        std::string(begin, end).substr(0, 60));
     }

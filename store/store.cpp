@@ -146,7 +146,7 @@ DatabaseLock Store::Impl::lock_for(const std::string& path) {
 
 // Returns the schema's version as it was found.
 std::int64_t Store::Impl::set_up() {
-  database.execute("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
+  database.execute("PRAGMA foreign_keys = ON; PRAGMA cell_size_check = ON;"
                    "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384");
   const std::int64_t found = check_schema(database);  // before the journal mode, which would change the file
   if (database.path() != kMemory) {
@@ -230,12 +230,16 @@ StudyId Store::create_study(const StudySpec& spec, const DatasetSpec& dataset, c
     const UnixMs now = impl_->clock->unix_ms();
     const auto name = spec.strategy.find("name");
     const std::string strategy = name != spec.strategy.end() && name->is_string() ? name->get<std::string>() : "";
+    const std::string spec_text = spec.to_json().dump(), dataset_text = dataset.to_json().dump();
+    // What cannot be read back is refused now, not at the next start.
+    spec_from_text<StudySpec>(spec_text, "study \"" + spec.name + "\": spec");
+    spec_from_text<DatasetSpec>(dataset_text, "study \"" + spec.name + "\": dataset_spec");
     impl_->statements
         .use("INSERT INTO studies (name, state, priority, retries, seed, strategy, dataset, dataset_digest, dataset_path,"
              " spec, dataset_spec, created_ms, updated_ms)"
              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)")
         ->bind(spec.name, StudyState::running, spec.priority, spec.retries, std::to_string(spec.seed), strategy,
-               dataset.name, dataset.digest, dataset_path, spec.to_json().dump(), dataset.to_json().dump(), now)
+               dataset.name, dataset.digest, dataset_path, spec_text, dataset_text, now)
         .run();
     return StudyId{impl_->database.last_insert_id()};
   });

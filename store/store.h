@@ -94,6 +94,7 @@ class Store {
   ~Store();
 
   // ---- studies
+  /// Throws StoreError with every problem if the specs could not be read back.
   StudyId create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path);
   std::optional<StudyRecord> study(StudyId id) const;
   std::vector<StudyRecord> studies() const;  ///< by id

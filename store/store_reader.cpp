@@ -25,6 +25,7 @@ using nlohmann::json;
 // No value of ours comes near; a query that makes larger ones, or a larger answer, is a mistake or an attack.
 constexpr int kLargestValue = 16 << 20;
 constexpr std::size_t kLargestAnswer = 64u << 20;
+constexpr std::chrono::milliseconds kLongestDeadline = std::chrono::hours(24);
 // Virtual machine steps between two looks at the clock: well under a millisecond.
 constexpr int kStepsPerLook = 2000;
 
@@ -117,6 +118,9 @@ int authorize(void*, int action, const char* first, const char* second, const ch
     case SQLITE_SELECT:
     case SQLITE_READ:
     case SQLITE_RECURSIVE: return SQLITE_OK;
+    // Asked when a table-valued function (json_each) is first used; a real update of the schema is not read-only, and SQLite
+    // refuses it in any case.
+    case SQLITE_UPDATE: return std::string_view(first ? first : "") == "sqlite_master" ? SQLITE_OK : SQLITE_DENY;
     case SQLITE_FUNCTION: return std::string_view(second ? second : "") == "load_extension" ? SQLITE_DENY : SQLITE_OK;
     case SQLITE_PRAGMA: return pragma_only_tells(first ? first : "", second) ? SQLITE_OK : SQLITE_DENY;
     default: return SQLITE_DENY;
@@ -127,7 +131,7 @@ int authorize(void*, int action, const char* first, const char* second, const ch
 class Guard {
  public:
   Guard(Database& database, std::chrono::milliseconds deadline)
-      : database_(&database), end_(std::chrono::steady_clock::now() + deadline) {
+      : database_(&database), end_(std::chrono::steady_clock::now() + std::min(deadline, kLongestDeadline)) {
     sqlite3_set_authorizer(database.handle(), authorize, nullptr);
     sqlite3_progress_handler(database.handle(), kStepsPerLook, past_deadline, this);
     database.wait_at_most(deadline.count());
@@ -203,7 +207,7 @@ struct StoreReader::Impl {
 
 StoreReader StoreReader::open(const std::string& path) {
   auto impl = std::make_unique<Impl>(open_file(path));
-  impl->database.execute("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
+  impl->database.execute("PRAGMA query_only = ON; PRAGMA cell_size_check = ON;"
                          "PRAGMA cache_size = -16384");
   sqlite3_limit(impl->database.handle(), SQLITE_LIMIT_LENGTH, kLargestValue);
   sqlite3_limit(impl->database.handle(), SQLITE_LIMIT_ATTACHED, 0);

@@ -94,8 +94,7 @@ void Daemon::Impl::start_local_workers() {
   options.program = config.worker_program.empty() ? beside_this_program("fusion-worker").string() : config.worker_program;
   const auto [address, port] = config.endpoint();
   const std::string host = address == "::1" ? "[::1]" : address;
-  options.arguments = {"--connect", "http://" + host + ":" + std::to_string(server->port()), "--log-level", config.log_level,
-                       "--die-with-parent"};
+  options.arguments = {"--connect", "http://" + host + ":" + std::to_string(server->port()), "--log-level", config.log_level};
   options.device = config.local_device;
   launcher = std::make_unique<LocalLauncher>(io, options);
   launcher->start();

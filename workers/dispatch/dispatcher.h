@@ -126,6 +126,7 @@ class Dispatcher {
     std::shared_ptr<WorkerSession> session;  // null while not connected
     SteadyTime connected, heard;
     bool leaving = false;
+    std::size_t joining = 0;                 // hellos that are being committed
     std::size_t granting = 0, adopting = 0;  // trials whose lease is being committed
     std::set<protocol::Held> unacked;        // results that are being committed
     std::uint64_t served = 0;
@@ -157,6 +158,7 @@ class Dispatcher {
   // adopting what a worker says it holds
   std::vector<Candidate> sort_held(Worker& worker, std::span<const protocol::Held> held, std::vector<protocol::Held>& refused);
   std::vector<protocol::Held> adopted(Worker& worker, const std::vector<Candidate>& candidates, const std::vector<bool>& yes);
+  void lose_unnamed(const Worker& worker, const std::vector<protocol::Held>& held);
   void joined(const std::string& name, const std::shared_ptr<WorkerSession>& session, WorkerId id);
 
   // messages

@@ -150,7 +150,13 @@ std::string bounded_text(JsonReader& reader, std::string_view key, std::size_t l
   return "";
 }
 
-std::string short_name(JsonReader& reader, std::string_view key) { return bounded_text(reader, key, kMaxName); }
+/// A name goes into logs as it is: no control characters.
+std::string short_name(JsonReader& reader, std::string_view key) {
+  std::string text = bounded_text(reader, key, kMaxName);
+  const bool clean = std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  if (!clean) reader.fail(key, "expected a text without control characters");
+  return text;
+}
 
 /// The elements of a list that is there and not too long.
 std::vector<JsonReader> bounded_list(JsonReader& reader, std::string_view key, std::size_t limit) {

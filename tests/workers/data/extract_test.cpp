@@ -1,0 +1,126 @@
+#include "workers/data/extract.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
+#include <limits>
+
+#include "base/error.h"
+#include "model/backbone.h"
+#include "tests/workers/data/small_dataset.h"
+#include "workers/data/features.h"
+
+namespace fusion {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::message_of;
+using testing::SmallDataset;
+
+class ExtractTest : public ::testing::Test {
+ protected:
+  ExtractTest() { small_.write_backbones(); }
+
+  ExtractResult extract(const ExtractOptions& options = {}) const { return extract_features(Dataset::open(small_.manifest()), options); }
+
+  SmallDataset small_;
+};
+
+TEST_F(ExtractTest, StoresWhatTheBackboneGivesInEvaluationMode) {
+  extract();
+  const Dataset dataset = Dataset::open(small_.manifest());
+  const auto features = FeatureSet::open(small_.manifest());
+  for (std::size_t m = 0; m < 2; ++m) {
+    const ModalityManifest& modality = dataset.manifest().modalities[m];
+    const auto backbone = open_backbone(small_.folder / ("backbones/" + modality.name + ".safetensors"), modality.shape);
+    const BackboneOutput expected = backbone->forward(dataset.batch(m, "dev", 0, 12));
+    for (std::size_t t = 0; t < 2; ++t) EXPECT_TRUE(features->split("dev").taps[m][t].allclose(expected.taps[t], 1e-5, 1e-6));
+    EXPECT_TRUE(features->split("dev").logits[m].allclose(expected.logits, 1e-5, 1e-6));
+  }
+}
+
+TEST_F(ExtractTest, TwiceGivesTheSameDigestAndMakesNothingTheSecondTime) {
+  const ExtractResult first = extract();
+  const ExtractResult second = extract();
+  EXPECT_EQ(first.made, 6);
+  EXPECT_EQ(second.made, 0);
+  EXPECT_EQ(second.reused, 6);
+  EXPECT_EQ(second.digest, first.digest);
+  ExtractOptions again;
+  again.force = true;
+  const ExtractResult third = extract(again);
+  EXPECT_EQ(third.made, 6);
+  EXPECT_EQ(third.digest, first.digest);
+}
+
+TEST_F(ExtractTest, GivesTheSameBytesWhateverTheNumberOfThreads) {
+  ExtractOptions one, three;
+  one.threads = 1;
+  one.batch = three.batch = 7;
+  three.threads = 3;
+  three.force = true;
+  EXPECT_EQ(extract(one).digest, extract(three).digest);
+}
+
+TEST_F(ExtractTest, MakesADamagedFileAgain) {
+  const ExtractResult first = extract();
+  const std::string name = first.manifest.files.at("dev").second[0].file;
+  testing::flip_byte(first.file.parent_path() / name, 900);
+  const ExtractResult second = extract();
+  EXPECT_EQ(second.made, 1);
+  EXPECT_EQ(second.digest, first.digest);
+}
+
+TEST_F(ExtractTest, MakesFeaturesAgainWhenABackboneChanges) {
+  const ExtractResult first = extract();
+  LeNetOptions dots = LeNet::load(small_.folder / "backbones/dots.safetensors").options();
+  LeNet(dots, 77).save(small_.folder / "backbones/dots.safetensors");
+  const ExtractResult second = extract();
+  EXPECT_EQ(second.made, 3);
+  EXPECT_EQ(second.reused, 3);
+  EXPECT_NE(second.digest, first.digest);
+}
+
+TEST_F(ExtractTest, StoresTheBaselinesInTheManifest) {
+  const nlohmann::json baselines = parse_json_file(extract().file).at("baselines");
+  const auto features = FeatureSet::open(small_.manifest());
+  const FeatureSplit& test = features->split("test");
+  const auto accuracy = [&](const at::Tensor& scores) {
+    return static_cast<double>(scores.argmax(1).eq(test.labels).sum().item<std::int64_t>()) / 10.0;
+  };
+  EXPECT_DOUBLE_EQ(baselines.at("unimodal").at("waves").at("test"), accuracy(test.logits[1]));
+  EXPECT_DOUBLE_EQ(baselines.at("late_fusion").at("sum_logits").at("test"), accuracy(test.logits[0].add(test.logits[1])));
+  EXPECT_DOUBLE_EQ(baselines.at("late_fusion").at("sum_log_softmax").at("test"),
+                   accuracy(test.logits[0].log_softmax(1).add(test.logits[1].log_softmax(1))));
+}
+
+TEST_F(ExtractTest, NamesEveryMissingAndWrongBackboneAtOnce) {
+  std::filesystem::remove(small_.folder / "backbones/dots.safetensors");
+  LeNetOptions other = LeNet::load(small_.folder / "backbones/waves.safetensors").options();
+  other.height = 7;
+  LeNet(other, 1).save(small_.folder / "backbones/waves.safetensors");
+  ExtractOptions options;
+  options.backbones["smell"] = "smell.pt";
+  EXPECT_THAT(message_of<ConfigError>([&] { extract(options); }),
+              AllOf(HasSubstr("fusion-data train-backbones"), HasSubstr("backbones/dots.safetensors"),
+                    HasSubstr("waves.safetensors: expected rows of shape [1,7,10], got [1,6,10]"), HasSubstr("no modality \"smell\"")));
+}
+
+TEST_F(ExtractTest, RefusesABackboneOfAnotherNumberOfClasses) {
+  LeNetOptions other = LeNet::load(small_.folder / "backbones/waves.safetensors").options();
+  other.classes = 5;
+  LeNet(other, 1).save(small_.folder / "backbones/waves.safetensors");
+  EXPECT_THAT(message_of<ConfigError>([&] { extract(); }), HasSubstr("gives 5 class scores; \"small\" has 3 classes"));
+}
+
+TEST_F(ExtractTest, RefusesABackboneWhoseFeaturesAreNotFinite) {
+  LeNet network = LeNet::load(small_.folder / "backbones/dots.safetensors");
+  network.buffers().at("bn2.running_mean").fill_(std::numeric_limits<float>::quiet_NaN());
+  network.save(small_.folder / "backbones/dots.safetensors");
+  EXPECT_THAT(message_of<DataError>([&] { extract(); }), AllOf(HasSubstr("dots"), HasSubstr("not finite")));
+}
+
+}  // namespace
+}  // namespace fusion

@@ -1,0 +1,66 @@
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "tools/data_commands.h"
+#include "tools/data_tables.h"
+#include "workers/data/extract.h"
+
+namespace fusion {
+
+namespace {
+
+struct ExtractCommand {
+  std::string dataset_file, out;
+  std::vector<std::string> backbones;
+  ExtractOptions options;
+  bool quiet = false;
+
+  void run() {
+    for (const std::string& text : backbones) {
+      const std::size_t at = text.find('=');
+      if (at == 0 || at == std::string::npos || at + 1 == text.size()) {
+        throw ConfigError("--backbone: expected NAME=FILE, such as audio=mine.pt, got \"" + text + "\"");
+      }
+      options.backbones[text.substr(0, at)] = text.substr(at + 1);
+    }
+    options.out = out;
+    const Dataset dataset = Dataset::open(dataset_file);
+    std::optional<Progress> progress;
+    std::string shown;
+    const ExtractResult result =
+        extract_features(dataset, options, [&](const std::string& modality, const std::string& split, std::int64_t done, std::int64_t rows) {
+          if (const std::string part = "extract " + modality + " " + split; part != shown) {
+            shown = part;
+            progress.emplace(part, rows, "rows", quiet);
+          }
+          progress->set(done);
+          if (done == rows) progress->finish();
+        });
+    print_baselines(result.manifest);
+    std::printf("%s: %d feature files made, %d kept\ndigest %s\n", result.file.c_str(), result.made, result.reused, result.digest.c_str());
+  }
+};
+
+}  // namespace
+
+void add_extract_command(CLI::App& app) {
+  CLI::App* const command = app.add_subcommand("extract", "run the frozen backbones once and store their taps");
+  const auto extract = std::make_shared<ExtractCommand>();
+  command->add_option("dataset", extract->dataset_file, "dataset.json")->required();
+  command->add_option("--backbone", extract->backbones,
+                      "NAME=FILE: your TorchScript network (.pt) or another LeNet of ours for a modality; a .pt is a program, so "
+                      "never one from a stranger");
+  command->add_option("--out", extract->out, "folder of features.json (features/ beside the dataset)");
+  command->add_option("--batch", extract->options.batch, "rows at once (250)")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000}));
+  command->add_option("--threads", extract->options.threads, "threads (one per core); the bytes do not depend on it")->check(CLI::Range(1, 1024));
+  command->add_flag("--force", extract->options.force, "make feature files again that are there");
+  command->add_flag("--quiet", extract->quiet, "no progress bars");
+  command->callback([extract] { extract->run(); });
+}
+
+}  // namespace fusion

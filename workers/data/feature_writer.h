@@ -1,0 +1,76 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/flat_tensors.h"
+#include "space/dataset_spec.h"
+
+namespace fusion {
+
+/// One split's part of features.json: which files hold it.
+struct FeatureFile {
+  std::string file;  ///< relative to the manifest's folder
+  std::string sha256;
+};
+
+/// Writes a feature manifest and the files it names (docs/data.md) into one folder.
+///
+/// A file is called <split>-<what>-<key>.safetensors, the key being the start of the digest of whatever made it; the whole digest
+/// stands in the file's metadata. So a file that is there is used again if it is whole, and files of other keys do no harm.
+/// Not thread-safe.
+class FeatureWriter {
+ public:
+  /// `force`: make everything again.
+  FeatureWriter(std::filesystem::path folder, bool force) : folder_(std::move(folder)), force_(force) {}
+
+  /// The file made from `key` (any text), if it is there, whole, finite, of these tensor names and shapes, and what the last manifest
+  /// said of it. Its tensors are then mapped in that order.
+  std::optional<NamedTensors> find(const std::string& split, const std::string& what, const std::string& key,
+                                   const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& expected) const;
+  /// Writes it. Throws DataError where a value is not finite, naming file, tensor and row.
+  void write(const std::string& split, const std::string& what, const std::string& key, const NamedTensors& tensors) const;
+  /// Name and digest of what was found or written.
+  FeatureFile file(const std::string& split, const std::string& what, const std::string& key) const;
+
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  std::filesystem::path path(const std::string& split, const std::string& what, const std::string& key) const;
+
+  std::filesystem::path folder_;
+  bool force_;
+};
+
+/// Accuracies per split of what needs no search: each backbone by itself, and late fusion of them all.
+struct Baselines {
+  std::map<std::string, std::map<std::string, double>> unimodal;  ///< modality -> split -> accuracy
+  std::map<std::string, double> sum_logits;                       ///< split -> accuracy of argmax of the sum of logits
+  std::map<std::string, double> sum_log_softmax;                  ///< the same for log-probabilities
+  nlohmann::json to_json() const;
+};
+
+/// Adds one split: logits[m] is [N, classes], or undefined for a modality without (late fusion is then left out), labels [N].
+void add_baselines(Baselines& baselines, const std::string& split, const std::vector<std::string>& modalities,
+                   const std::vector<at::Tensor>& logits, const at::Tensor& labels);
+
+/// Everything in a features.json.
+struct FeatureManifest {
+  DatasetSpec spec;  ///< its digest is ignored: it comes of the content
+  std::string dataset_digest;
+  std::vector<nlohmann::json> backbones;  ///< per modality, shown to people
+  Baselines baselines;
+  std::map<std::string, std::pair<FeatureFile, std::vector<FeatureFile>>> files;  ///< split -> labels, modalities
+};
+
+/// Writes features.json into the folder. Returns its digest.
+std::string write_feature_manifest(const std::filesystem::path& folder, const FeatureManifest& manifest);
+
+}  // namespace fusion
