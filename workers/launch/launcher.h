@@ -9,7 +9,7 @@ namespace fusion {
 
 /// Where a launched worker stands.
 struct LaunchedWorker {
-  int index = 0;            ///< its place, from 0
+  std::string name;         ///< as it calls itself towards the daemon; empty if it was told no name
   std::string state;        ///< "running", "waiting" (for its next start), "given_up", "stopped"
   std::int64_t process = 0; ///< process id, or the batch system's job; 0 while there is none
   int starts = 0;           ///< so far

@@ -42,6 +42,8 @@ std::string seconds_text(std::chrono::milliseconds time) {
 
 }  // namespace
 
+std::string LocalLauncherOptions::default_name_prefix() { return "local-" + std::to_string(::getpid()); }
+
 class LocalLauncher::Impl : public std::enable_shared_from_this<Impl> {
  public:
   Impl(asio::io_context& io, LocalLauncherOptions options);
@@ -53,8 +55,9 @@ class LocalLauncher::Impl : public std::enable_shared_from_this<Impl> {
  private:
   enum class State { waiting, running, given_up, stopped };
   struct Worker {
-    Worker(int place, asio::io_context& io) : index(place), pause_timer(io) {}
+    Worker(int place, std::string called, asio::io_context& io) : index(place), name(std::move(called)), pause_timer(io) {}
     const int index;
+    const std::string name;
     State state = State::waiting;
     pid_t pid = 0;
     int starts = 0;
@@ -96,7 +99,10 @@ LocalLauncher::Impl::Impl(asio::io_context& io, LocalLauncherOptions options)
   const bool on_cpu = options_.device.empty() || options_.device == "cpu";
   if (options_.pin && on_cpu) cores_ = usable_cores();
   if (cores_.size() < static_cast<std::size_t>(std::max(options_.count, 0))) cores_.clear();
-  for (int i = 0; i < options_.count; ++i) workers_.push_back(std::make_unique<Worker>(i, io_));
+  for (int i = 0; i < options_.count; ++i) {
+    const std::string name = options_.name_prefix.empty() ? "" : options_.name_prefix + "-" + std::to_string(i);
+    workers_.push_back(std::make_unique<Worker>(i, name, io_));
+  }
 }
 
 LocalLauncher::Impl::~Impl() {
@@ -120,10 +126,15 @@ ChildCommand LocalLauncher::Impl::command_of(const Worker& worker) const {
   ChildCommand command;
   command.program = options_.program;
   command.arguments = options_.arguments;
+  if (!worker.name.empty()) {
+    command.arguments.push_back("--name");
+    command.arguments.push_back(worker.name);
+  }
   if (!options_.device.empty()) {
     command.arguments.push_back("--device");
     command.arguments.push_back(gpus_ > 0 ? "cuda:" + std::to_string(worker.index % gpus_) : options_.device);
   }
+  if (options_.die_with_parent) command.arguments.push_back("--die-with-parent");
   command.environment = options_.environment;
   if (!cores_.empty()) command.core = cores_[static_cast<std::size_t>(worker.index)];
   return command;
@@ -245,7 +256,7 @@ std::vector<LaunchedWorker> LocalLauncher::Impl::workers() const {
   std::vector<LaunchedWorker> list;
   for (const auto& w : workers_) {
     const bool here = w->state == State::running;
-    list.push_back({w->index, kNames[static_cast<int>(w->state)], here ? w->pid : 0, w->starts, w->last_end});
+    list.push_back({w->name, kNames[static_cast<int>(w->state)], here ? w->pid : 0, w->starts, w->last_end});
   }
   return list;
 }

@@ -16,8 +16,13 @@ struct LocalLauncherOptions {
   int count = 1;
   std::string program;                 ///< empty: fusion-worker beside the running program
   std::vector<std::string> arguments;  ///< the same for all
+  /// Worker n is told `--name <prefix>-<n>`. Once started again it has the same name, so that the daemon sees at once what was lost with
+  /// its predecessor. By default "local-<pid of this process>"; empty: no such argument.
+  std::string name_prefix = default_name_prefix();
   /// Handed on as `--device`; "cuda" spreads the workers over cuda:0, cuda:1, ... Empty: no such argument.
   std::string device = "cpu";
+  /// Hands on `--die-with-parent`: the kernel tells a worker (SIGTERM) when this process is gone, however it went.
+  bool die_with_parent = true;
   /// Added to the daemon's own. OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1 unless named here: several processes of one thread
   /// each are many times as fast as threads that wait for each other.
   std::map<std::string, std::string> environment;
@@ -27,13 +32,16 @@ struct LocalLauncherOptions {
   std::chrono::milliseconds backoff_min{1'000}, backoff_max{60'000}, settled{60'000};
   /// How long `stop` waits after SIGTERM before it kills. A worker that leaves may wait 10 s for acknowledgements.
   std::chrono::milliseconds stop_wait{15'000};
+
+  static std::string default_name_prefix();
 };
 
 /// Workers as child processes of the daemon, on its own host.
 ///
 /// A worker that ends is started again, whatever its exit status, except 2: that is bad input, which stays bad, and its sentence
 /// stands on the shared stderr. Children are told SIGTERM by `stop`; those that a launcher being destroyed still has are killed.
-/// (Workers should be given `--die-with-parent`, for a daemon that is killed itself.)
+///
+/// The kernel counts the thread that started a worker as its parent: `io` must be run by a thread that lives as long as the process.
 class LocalLauncher final : public Launcher {
  public:
   LocalLauncher(asio::io_context& io, LocalLauncherOptions options);

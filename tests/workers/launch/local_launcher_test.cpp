@@ -179,17 +179,18 @@ TEST_F(LocalLauncherTest, ADestroyedLauncherLeavesNoProcess) {
   io_.run_for(20ms);  // handlers that were under way find nobody
 }
 
-TEST_F(LocalLauncherTest, ChildrenGetTheirDeviceThreadsAndCore) {
+TEST_F(LocalLauncherTest, ChildrenGetTheirNameDeviceThreadsAndCore) {
   LocalLauncherOptions options;
   options.device = "cpu";
+  options.name_prefix = "pool";
   options.environment = {{"OMP_NUM_THREADS", "3"}};
-  launch("echo \"$1 $2 $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS $FUSION_PARENT_PID $(grep Cpus_allowed_list /proc/self/status)\" "
+  launch("echo \"$1 $2 $3 $4 $5 $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS $FUSION_PARENT_PID $(grep Cpus_allowed_list /proc/self/status)\" "
          "> $0/seen.tmp; mv $0/seen.tmp $0/seen; exec sleep 1000",
          options);
   until([&] { return !lines("seen").empty(); });
-  EXPECT_EQ(lines("seen")[0], "--device cpu 3 1 " + std::to_string(::getpid()) +
+  EXPECT_EQ(lines("seen")[0], "--name pool-0 --device cpu --die-with-parent 3 1 " + std::to_string(::getpid()) +
                                   " Cpus_allowed_list:\t" + std::to_string(usable_cores().front()));
-  EXPECT_GE(usable_cores().size(), 1u);
+  EXPECT_EQ(worker().name, "pool-0");
   stop();
 }
 
@@ -198,6 +199,7 @@ TEST_F(LocalLauncherTest, SpreadsWorkersOverTheGpus) {
   LocalLauncherOptions options;
   options.count = 3;
   options.device = "cuda";
+  options.name_prefix = "";
   launch("echo $2 >> $0/devices; exec sleep 1000", options);
   ::unsetenv("CUDA_VISIBLE_DEVICES");
   until([&] { return lines("devices").size() == 3; });
