@@ -1,7 +1,6 @@
 #include "model/tensor_io.h"
 
 #include <ATen/ops/from_blob.h>
-#include <c10/util/accumulate.h>
 
 #include <vector>
 

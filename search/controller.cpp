@@ -110,9 +110,10 @@ void Controller::propose(std::vector<Proposal> proposals) {
   store_.async(
       strand_, [study = study_.id, trials = std::move(trials)](Store& store) { return store.add_trials(study, trials); },
       [self = shared_from_this(), ready = std::move(ready)](StoreResult<std::vector<TrialId>> ids) mutable {
+        if (self->stopped_) return;  // cancelled meanwhile: the store refuses proposals of an ended study
         try {
           for (std::size_t i = 0; i < ready.size(); ++i) ready[i].id = ids.value()[i];
-          if (!self->stopped_) self->hooks_.ready(std::move(ready));
+          self->hooks_.ready(std::move(ready));
         } catch (...) {
           self->fail(std::current_exception());
         }

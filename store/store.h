@@ -55,9 +55,9 @@ struct WorkerRecord {
 
 /// What became of an outcome.
 struct FinishResult {
-  bool accepted = false;   ///< false: the trial was final already, or unknown; nothing was changed but a `late` event
+  bool accepted = false;   ///< false: too late, or unknown trial or attempt; nothing was changed but a `result_late` event
   TrialState state = TrialState::queued;  ///< of the trial now
-  bool requeued = false;   ///< the trial is queued again (lost, preempted, or a failure with retries left)
+  bool requeued = false;   ///< the trial is queued again (preempted, lost, or a failure with retries left)
   std::int64_t told_index = -1;  ///< its place in the order of ends, if it is final by this outcome
   std::int64_t ask_index = 0;
   StudyId study;
@@ -79,17 +79,22 @@ struct Event {
 /// Lives on the store thread. Each public function is atomic by itself: its own transaction when none is open, a savepoint
 /// inside the group of `GroupCommit`. State changes are conditional and say whether they took effect. Throws StoreError with
 /// SQLite's words and the file's name; after a throw nothing of that call is stored.
+///
+/// The one event that the store adds by itself is `result_late`: an outcome that came too late, dropped or still welcome. All
+/// other events are the callers'.
 class Store {
  public:
   /// Opens or creates, migrates (append-only list, user_version), takes the advisory lock `<path>.lock` that a second daemon on
-  /// the same database is refused by. Throws StoreError: newer schema than this program, not a database, locked, unwritable.
-  /// ":memory:" has no lock and no WAL.
+  /// the same database is refused by. Throws StoreError: newer schema than this program, not a database, another program's,
+  /// locked, unwritable, no such folder; the file is then as it was. `clock` must outlive the store. ":memory:" has no lock and
+  /// no WAL. Closing moves the log into the file, so that one file is left.
   static Store open(const std::string& path, const Clock& clock);
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
   ~Store();
 
   // ---- studies
+  /// Throws StoreError with every problem if the specs could not be read back.
   StudyId create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path);
   std::optional<StudyRecord> study(StudyId id) const;
   std::vector<StudyRecord> studies() const;  ///< by id
@@ -97,30 +102,37 @@ class Store {
   bool set_study_state(StudyId id, StudyState state, const std::string& error = "");
 
   // ---- trials
-  /// Adds proposals, all queued, in order. Returns their ids. Throws StoreError if one is there already.
+  /// Adds proposals, all queued, in order. Returns their ids. Throws StoreError if one is there already (the same ask_index, or
+  /// the same architecture and replica), and for a study that is unknown, completed or cancelled: nothing would ever end them.
   std::vector<TrialId> add_trials(StudyId study, std::span<const NewTrial> trials);
-  /// queued -> leased: begins attempt `trial.attempt + 1` and returns its number; nullopt if the trial is not queued.
+  /// queued -> leased: begins attempt `trial.attempt + 1` and returns its number; nullopt if the trial is not queued. `worker` has
+  /// joined before, or is none.
   std::optional<int> lease(TrialId trial, WorkerId worker);
   /// A worker that came back with a trial it still trains: if the trial is queued and `attempt` is the last one begun and ended
   /// lost, that attempt is opened again. True if so.
   bool readopt(TrialId trial, int attempt, WorkerId worker);
-  /// False (and nothing stored) if that epoch of that attempt is there already or the trial is unknown.
+  /// False (and nothing stored) if that epoch of that attempt is there already or the trial or attempt is unknown.
   bool add_epoch(TrialId trial, int attempt, const EpochReport& report);
-  /// Ends an attempt. completed: accepted from any attempt while the trial is not final. Other outcomes: only from the current
-  /// attempt of a leased trial. failed and oom count against the study's `retries`.
+  /// Ends an attempt. completed: accepted from any attempt while the trial is not final; one that is open beside it ends as
+  /// cancelled. Other outcomes: only from the current attempt of a leased trial. failed and oom count against the study's
+  /// `retries`: queued again, or failed. preempted and lost: queued again. pruned and cancelled: cancelled. Throws StoreError for
+  /// completed without a dev_score in [0, 1].
   FinishResult finish(const TrialOutcome& outcome);
-  /// On start: every leased trial is queued again, its attempt ended as lost. Returns how many.
+  /// On start: every leased trial is queued again, its attempt ended as lost, and workers that never left have left. Returns how
+  /// many trials.
   int requeue_leased();
   std::vector<Trial> trials(StudyId study) const;  ///< by ask_index
   std::optional<Trial> trial(TrialId id) const;
 
   // ---- the rest
+  /// A fit that is there already stays as it is: a strategy that is replayed reports its fits again.
   void add_fit(StudyId study, const FitRow& fit);
   WorkerId join_worker(const WorkerRecord& worker);  ///< a new row for each connection
   void leave_worker(WorkerId worker, const std::string& reason);
   void add_event(const Event& event);  ///< id and at are given by the store
 
-  /// Between these, every call is a savepoint of one transaction: for GroupCommit only.
+  /// Between these, every call is a savepoint of one transaction: for GroupCommit only. They nest; an inner group is a savepoint.
+  /// If SQLite undoes the whole transaction by itself (disk full), every call up to the outermost rollback_group throws.
   void begin_group();
   void commit_group();
   void rollback_group() noexcept;

@@ -1,0 +1,102 @@
+#include "store/group_commit.h"
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+namespace fusion {
+namespace {
+
+// Bounds what one failed commit takes with it, and how long the first answer of a flood waits.
+constexpr std::size_t kLargestGroup = 4096;
+
+}  // namespace
+
+// What is posted becomes a handler that only moves it into `inbox`; the first of a group posts `flush` behind what is queued
+// by then. So a group is all that arrived while the last one was being synced to disk, without a timer and without a lock of
+// ours. Everything below the constructor runs on the store thread.
+struct GroupCommit::Impl {
+  Impl(Store store_, std::function<void(std::exception_ptr)> on_broken_)
+      : store(std::move(store_)), on_broken(std::move(on_broken_)) {}
+
+  void arrive(Item item);
+  void flush();
+  std::exception_ptr run_item(Item& item);
+  void break_off(std::exception_ptr cause);
+
+  Store store;
+  std::function<void(std::exception_ptr)> on_broken;
+  std::vector<Item> inbox;
+  bool flush_posted = false;
+  std::exception_ptr broken;  ///< set once a commit failed
+
+  asio::io_context io{1};
+  asio::executor_work_guard<asio::io_context::executor_type> stay{io.get_executor()};
+  std::thread thread;
+};
+
+void GroupCommit::Impl::arrive(Item item) {
+  inbox.push_back(std::move(item));
+  if (inbox.size() >= kLargestGroup) {
+    flush();
+  } else if (!flush_posted) {
+    flush_posted = true;
+    asio::post(io, [this] {
+      flush_posted = false;
+      flush();
+    });
+  }
+}
+
+void GroupCommit::Impl::flush() {
+  std::vector<Item> group = std::exchange(inbox, {});
+  if (group.empty()) return;
+  std::vector<std::exception_ptr> errors(group.size());
+  try {
+    if (broken) std::rethrow_exception(broken);
+    store.begin_group();
+    for (std::size_t i = 0; i < group.size(); ++i) errors[i] = run_item(group[i]);
+    store.commit_group();
+  } catch (...) {
+    store.rollback_group();
+    errors.assign(group.size(), std::current_exception());
+    if (!broken) break_off(std::current_exception());
+  }
+  for (std::size_t i = 0; i < group.size(); ++i) group[i].answer(errors[i]);
+}
+
+// An inner group, so that everything an item did is undone if it throws, and nothing else.
+std::exception_ptr GroupCommit::Impl::run_item(Item& item) {
+  store.begin_group();
+  try {
+    item.work(store);
+    store.commit_group();
+    return nullptr;
+  } catch (...) {
+    store.rollback_group();
+    return std::current_exception();
+  }
+}
+
+void GroupCommit::Impl::break_off(std::exception_ptr cause) {
+  broken = cause;
+  if (on_broken) on_broken(cause);
+}
+
+GroupCommit::GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken)
+    : impl_(std::make_unique<Impl>(std::move(store), std::move(on_broken))) {
+  impl_->thread = std::thread([impl = impl_.get()] { impl->io.run(); });
+}
+
+GroupCommit::~GroupCommit() {
+  impl_->stay.reset();
+  impl_->thread.join();
+}
+
+void GroupCommit::post(Item item) {
+  asio::post(impl_->io, [impl = impl_.get(), item = std::move(item)]() mutable { impl->arrive(std::move(item)); });
+}
+
+}  // namespace fusion

@@ -1,0 +1,614 @@
+#include "store/store.h"
+
+#include <spdlog/logger.h>
+
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "base/json_reader.h"
+#include "base/log.h"
+#include "store/database.h"
+#include "store/database_lock.h"
+#include "store/migrations.h"
+#include "store/statement.h"
+#include "store/transaction.h"
+
+namespace fusion {
+namespace {
+
+constexpr const char* kMemory = ":memory:";
+// At a clean end: how long to wait for readers before the log is left beside the file (which is harmless).
+constexpr std::int64_t kCloseBusyMs = 1000;
+
+/// Reads a stored spec back. It was checked when it was submitted, so a problem means that the file was edited by hand.
+template <typename Spec>
+Spec spec_from_text(const std::string& text, const std::string& where) {
+  try {
+    const nlohmann::json document = parse_json(text, where);
+    JsonProblems problems;
+    JsonReader reader(document, where, problems);
+    Spec spec = Spec::read(reader);
+    problems.throw_if_any();
+    return spec;
+  } catch (const ConfigError& error) {
+    throw StoreError(error.what());
+  }
+}
+
+constexpr std::string_view kStudyColumns =
+    "SELECT id, spec, dataset_spec, dataset_path, state, error, created_ms, updated_ms FROM studies ";
+
+StudyRecord read_study(const Statement& row, const std::string& path) {
+  StudyRecord study;
+  study.id = StudyId{row.integer(0)};
+  const std::string where = path + ": study " + to_string(study.id);
+  study.spec = spec_from_text<StudySpec>(row.text(1), where + ": spec");
+  study.dataset = spec_from_text<DatasetSpec>(row.text(2), where + ": dataset_spec");
+  study.dataset_path = row.text(3);
+  study.state = row.choice<StudyState>(4);
+  study.error = row.text(5);
+  study.created = row.integer(6);
+  study.updated = row.integer(7);
+  return study;
+}
+
+constexpr std::string_view kTrialColumns =
+    "SELECT id, study_id, ask_index, told_index, architecture, seed, state, attempts, failures, error, facts, created_ms,"
+    " updated_ms, dev_score, best_epoch, dev_accuracy, dev_weighted_f1, dev_macro_f1, test_score, train_loss, train_s,"
+    " parameters FROM trials ";
+
+Trial read_trial(const Statement& row) {
+  Trial trial;
+  trial.id = TrialId{row.integer(0)};
+  trial.study = StudyId{row.integer(1)};
+  trial.ask_index = row.integer(2);
+  trial.told_index = row.is_null(3) ? -1 : row.integer(3);
+  trial.architecture = architecture_from_text(row.text(4));
+  trial.seed = static_cast<std::uint64_t>(row.integer(5));
+  trial.state = row.choice<TrialState>(6);
+  trial.attempt = static_cast<int>(row.integer(7));
+  trial.failures = static_cast<int>(row.integer(8));
+  trial.error = row.text(9);
+  trial.facts = row.text(10);
+  trial.created = row.integer(11);
+  trial.updated = row.integer(12);
+  if (row.is_null(13)) return trial;
+  Score score;
+  score.dev_score = row.number(13);
+  score.best_epoch = static_cast<int>(row.integer(14));
+  score.dev_accuracy = row.number(15);
+  score.dev_weighted_f1 = row.number(16);
+  score.dev_macro_f1 = row.number(17);
+  score.test_score = row.optional_number(18);
+  score.train_loss = row.number(19);
+  score.train_s = row.number(20);
+  score.parameters = row.integer(21);
+  trial.score = score;
+  return trial;
+}
+
+/// What finish() has to know of a trial before it decides.
+struct Current {
+  StudyId study;
+  std::int64_t ask_index = 0;
+  TrialState state = TrialState::queued;
+  int attempt = 0;
+  int failures = 0;
+  int retries = 0;
+};
+
+}  // namespace
+
+struct Store::Impl {
+  Impl(const std::string& path, const Clock& clock_)
+      : clock(&clock_), lock(lock_for(path)), database(path, Database::Access::create), statements(database) {}
+  ~Impl() { database.checkpoint(kCloseBusyMs); }
+
+  static DatabaseLock lock_for(const std::string& path);
+  std::int64_t set_up();
+
+  /// Runs `work` wholly or not at all: a transaction, or a savepoint inside a group.
+  template <typename Work>
+  auto atomically(Work work);
+  void require_open_group();
+
+  std::optional<Current> current(TrialId trial);
+  std::optional<Outcome> ended_as(TrialId trial, int attempt, bool& exists);
+  std::int64_t next_told_index(StudyId study);
+  void end_attempt(const TrialOutcome& outcome);
+  void cancel_open_attempt(TrialId trial, const std::string& why);
+  void complete(const TrialOutcome& outcome, std::int64_t told_index);
+  void end_trial(const TrialOutcome& outcome, TrialState state, std::optional<std::int64_t> told_index, int failures);
+  FinishResult finish(const TrialOutcome& outcome);
+  void finish_completed(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result);
+  void finish_otherwise(const TrialOutcome& outcome, const Current& trial, FinishResult& result);
+  void note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text);
+  void add_event(const Event& event);
+  void cancel_trials(StudyId study);
+
+  const Clock* clock;
+  DatabaseLock lock;
+  Database database;
+  StatementCache statements;
+  std::vector<Transaction> groups;  ///< open groups, outermost first
+  std::string lost_cause;           ///< the error with which SQLite undid the open group by itself
+};
+
+// ---- opening
+
+DatabaseLock Store::Impl::lock_for(const std::string& path) {
+  if (path == kMemory) return {};
+  // A wrong path is the database's to explain, and must leave no lock file behind.
+  Database(path, Database::Access::create);
+  return DatabaseLock(path);
+}
+
+// Returns the schema's version as it was found.
+std::int64_t Store::Impl::set_up() {
+  database.execute("PRAGMA foreign_keys = ON; PRAGMA cell_size_check = ON;"
+                   "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384");
+  const std::int64_t found = check_schema(database);  // before the journal mode, which would change the file
+  if (database.path() != kMemory) {
+    const std::string mode = database.text("PRAGMA journal_mode = WAL");
+    if (mode != "wal") {
+      throw StoreError(database.path() + ": write-ahead logging was refused (journal mode is " + mode +
+                       "); is the file on a network file system, or not writable?");
+    }
+    // Checkpoints come about every 16 MB; a log that grew while a reader held it is cut to 64 MB after.
+    database.execute("PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864");
+  }
+  migrate(database, clock->unix_ms());
+  return found;
+}
+
+Store Store::open(const std::string& path, const Clock& clock) {
+  auto impl = std::make_unique<Impl>(path, clock);
+  const std::int64_t found = impl->set_up();
+  if (found > 0 && found < newest_schema()) {
+    logger("store")->info("database upgraded path={} from_schema={} to_schema={}", path, found, newest_schema());
+  }
+  return Store(std::move(impl));
+}
+
+Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Store::Store(Store&&) noexcept = default;
+Store& Store::operator=(Store&&) noexcept = default;
+Store::~Store() = default;
+
+// ---- transactions
+
+// Once SQLite has undone a group, another statement would commit by itself although the group fails as a whole.
+void Store::Impl::require_open_group() {
+  if (groups.empty() || database.in_transaction()) return;
+  throw StoreError(database.path() + ": SQLite undid the whole group of changes, nothing of it is stored: " + lost_cause);
+}
+
+template <typename Work>
+auto Store::Impl::atomically(Work work) {
+  require_open_group();
+  try {
+    Transaction transaction(database, groups.empty() ? Transaction::Kind::write : Transaction::Kind::savepoint);
+    if constexpr (std::is_void_v<decltype(work())>) {
+      work();
+      transaction.commit();
+    } else {
+      auto result = work();
+      transaction.commit();
+      return result;
+    }
+  } catch (const StoreError& error) {
+    if (!groups.empty() && !database.in_transaction()) lost_cause = error.what();
+    throw;
+  }
+}
+
+void Store::begin_group() {
+  Impl& impl = *impl_;
+  impl.require_open_group();
+  if (impl.groups.empty()) impl.lost_cause.clear();
+  impl.groups.emplace_back(impl.database,
+                           impl.groups.empty() ? Transaction::Kind::write : Transaction::Kind::savepoint);
+}
+
+void Store::commit_group() {
+  Impl& impl = *impl_;
+  if (impl.groups.empty()) throw std::logic_error("commit_group without begin_group");
+  impl.require_open_group();
+  impl.groups.back().commit();
+  impl.groups.pop_back();
+}
+
+void Store::rollback_group() noexcept {
+  if (!impl_->groups.empty()) impl_->groups.pop_back();
+}
+
+// ---- studies
+
+StudyId Store::create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path) {
+  return impl_->atomically([&] {
+    const UnixMs now = impl_->clock->unix_ms();
+    const auto name = spec.strategy.find("name");
+    const std::string strategy = name != spec.strategy.end() && name->is_string() ? name->get<std::string>() : "";
+    const std::string spec_text = spec.to_json().dump(), dataset_text = dataset.to_json().dump();
+    // What cannot be read back is refused now, not at the next start.
+    spec_from_text<StudySpec>(spec_text, "study \"" + spec.name + "\": spec");
+    spec_from_text<DatasetSpec>(dataset_text, "study \"" + spec.name + "\": dataset_spec");
+    impl_->statements
+        .use("INSERT INTO studies (name, state, priority, retries, seed, strategy, dataset, dataset_digest, dataset_path,"
+             " spec, dataset_spec, created_ms, updated_ms)"
+             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)")
+        ->bind(spec.name, StudyState::running, spec.priority, spec.retries, std::to_string(spec.seed), strategy,
+               dataset.name, dataset.digest, dataset_path, spec_text, dataset_text, now)
+        .run();
+    return StudyId{impl_->database.last_insert_id()};
+  });
+}
+
+std::optional<StudyRecord> Store::study(StudyId id) const {
+  static const std::string sql = std::string(kStudyColumns) + "WHERE id = ?1";
+  const auto row = impl_->statements.use(sql);
+  if (!row->bind(id).step()) return std::nullopt;
+  return read_study(*row, impl_->database.path());
+}
+
+std::vector<StudyRecord> Store::studies() const {
+  static const std::string sql = std::string(kStudyColumns) + "ORDER BY id";
+  std::vector<StudyRecord> studies;
+  const auto row = impl_->statements.use(sql);
+  while (row->step()) studies.push_back(read_study(*row, impl_->database.path()));
+  return studies;
+}
+
+bool Store::set_study_state(StudyId id, StudyState state, const std::string& error) {
+  return impl_->atomically([&] {
+    impl_->statements
+        .use("UPDATE studies SET state = ?2, error = ?3, updated_ms = ?4"
+             " WHERE id = ?1 AND state <> ?2 AND state NOT IN ('completed', 'cancelled')")
+        ->bind(id, state, error, impl_->clock->unix_ms())
+        .run();
+    if (impl_->database.changes() == 0) return false;
+    if (state == StudyState::cancelled) impl_->cancel_trials(id);
+    return true;
+  });
+}
+
+void Store::Impl::cancel_trials(StudyId study) {
+  const UnixMs now = clock->unix_ms();
+  statements
+      .use("UPDATE attempts SET outcome = 'cancelled', ended_ms = ?2, error = 'the study was cancelled'"
+           " WHERE outcome IS NULL AND trial_id IN (SELECT id FROM trials WHERE study_id = ?1 AND state = 'leased')")
+      ->bind(study, now)
+      .run();
+  const std::int64_t first = next_told_index(study);
+  statements
+      .use("UPDATE trials SET state = 'cancelled', told_index = ?2 + place, updated_ms = ?3, ended_ms = ?3"
+           " FROM (SELECT id AS open_id, row_number() OVER (ORDER BY ask_index) - 1 AS place FROM trials"
+           "       WHERE study_id = ?1 AND state IN ('queued', 'leased'))"
+           " WHERE id = open_id")
+      ->bind(study, first, now)
+      .run();
+}
+
+// ---- trials
+
+std::vector<TrialId> Store::add_trials(StudyId study, std::span<const NewTrial> trials) {
+  return impl_->atomically([&] {
+    Impl& impl = *impl_;
+    {
+      const auto row = impl.statements.use("SELECT state FROM studies WHERE id = ?1");
+      const std::string subject = impl.database.path() + ": study " + to_string(study);
+      if (!row->bind(study).step()) throw StoreError(subject + " is unknown, no trials can be added to it");
+      const auto state = row->choice<StudyState>(0);
+      if (state == StudyState::completed || state == StudyState::cancelled) {
+        throw StoreError(subject + " is " + std::string(name_of(state)) + ", no trials can be added to it");
+      }
+    }
+    std::vector<TrialId> ids;
+    ids.reserve(trials.size());
+    const UnixMs now = impl.clock->unix_ms();
+    for (const NewTrial& trial : trials) {
+      const std::string architecture = canonical_text(trial.architecture);
+      try {
+        impl.statements
+            .use("INSERT INTO trials (study_id, ask_index, architecture, steps, replica, seed, state, facts, created_ms,"
+                 " updated_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', ?7, ?8, ?8)")
+            ->bind(study, trial.ask_index, architecture, trial.architecture.steps.size(), trial.replica, trial.seed,
+                   trial.facts.dump(), now)
+            .run();
+      } catch (const StoreError& error) {
+        throw StoreError(std::string(error.what()) + ": trial with ask_index " + std::to_string(trial.ask_index) + ", " +
+                         architecture + " replica " + std::to_string(trial.replica) + ", of study " + to_string(study));
+      }
+      ids.push_back(TrialId{impl.database.last_insert_id()});
+    }
+    return ids;
+  });
+}
+
+std::optional<int> Store::lease(TrialId trial, WorkerId worker) {
+  return impl_->atomically([&]() -> std::optional<int> {
+    const UnixMs now = impl_->clock->unix_ms();
+    int attempt = 0;
+    {
+      const auto row = impl_->statements.use(
+          "UPDATE trials SET state = 'leased', attempts = attempts + 1, updated_ms = ?2"
+          " WHERE id = ?1 AND state = 'queued' RETURNING attempts");
+      if (!row->bind(trial, now).step()) return std::nullopt;
+      attempt = static_cast<int>(row->integer(0));
+      row->run();
+    }
+    impl_->statements.use("INSERT INTO attempts (trial_id, attempt, worker_id, started_ms) VALUES (?1, ?2, ?3, ?4)")
+        ->bind(trial, attempt, worker, now)
+        .run();
+    return attempt;
+  });
+}
+
+bool Store::readopt(TrialId trial, int attempt, WorkerId worker) {
+  return impl_->atomically([&] {
+    impl_->statements
+        .use("UPDATE trials SET state = 'leased', updated_ms = ?3 WHERE id = ?1 AND state = 'queued' AND attempts = ?2 AND"
+             " EXISTS (SELECT 1 FROM attempts WHERE trial_id = ?1 AND attempt = ?2 AND outcome = 'lost')")
+        ->bind(trial, attempt, impl_->clock->unix_ms())
+        .run();
+    if (impl_->database.changes() == 0) return false;
+    impl_->statements
+        .use("UPDATE attempts SET outcome = NULL, ended_ms = NULL, error = '', worker_id = ?3"
+             " WHERE trial_id = ?1 AND attempt = ?2")
+        ->bind(trial, attempt, worker)
+        .run();
+    return true;
+  });
+}
+
+bool Store::add_epoch(TrialId trial, int attempt, const EpochReport& report) {
+  return impl_->atomically([&] {
+    impl_->statements
+        .use("INSERT INTO epochs (trial_id, attempt, epoch, train_loss, dev_score, learning_rate, seconds, at_ms)"
+             " SELECT trial_id, attempt, ?3, ?4, ?5, ?6, ?7, ?8 FROM attempts WHERE trial_id = ?1 AND attempt = ?2"
+             " ON CONFLICT DO NOTHING")
+        ->bind(trial, attempt, report.epoch, report.train_loss, report.dev_score, report.learning_rate, report.seconds,
+               impl_->clock->unix_ms())
+        .run();
+    return impl_->database.changes() == 1;
+  });
+}
+
+int Store::requeue_leased() {
+  return impl_->atomically([&] {
+    const UnixMs now = impl_->clock->unix_ms();
+    impl_->statements
+        .use("UPDATE attempts SET outcome = 'lost', ended_ms = ?1, error = 'the daemon was restarted'"
+             " WHERE outcome IS NULL")
+        ->bind(now)
+        .run();
+    impl_->statements
+        .use("UPDATE workers SET left_ms = ?1, left_reason = 'the daemon was restarted' WHERE left_ms IS NULL")
+        ->bind(now)
+        .run();
+    impl_->statements.use("UPDATE trials SET state = 'queued', updated_ms = ?1 WHERE state = 'leased'")->bind(now).run();
+    return static_cast<int>(impl_->database.changes());
+  });
+}
+
+std::vector<Trial> Store::trials(StudyId study) const {
+  static const std::string sql = std::string(kTrialColumns) + "WHERE study_id = ?1 ORDER BY ask_index";
+  std::vector<Trial> trials;
+  const auto row = impl_->statements.use(sql);
+  row->bind(study);
+  while (row->step()) trials.push_back(read_trial(*row));
+  return trials;
+}
+
+std::optional<Trial> Store::trial(TrialId id) const {
+  static const std::string sql = std::string(kTrialColumns) + "WHERE id = ?1";
+  const auto row = impl_->statements.use(sql);
+  if (!row->bind(id).step()) return std::nullopt;
+  return read_trial(*row);
+}
+
+// ---- the end of an attempt
+//
+// A trial ends once. Whoever is first with a score wins, even if its lease had expired; what comes after finds the trial
+// final. Any other outcome only counts from the attempt that holds the lease, since an older one says nothing about it.
+
+FinishResult Store::finish(const TrialOutcome& outcome) {
+  return impl_->atomically([&] { return impl_->finish(outcome); });
+}
+
+FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
+  FinishResult result;
+  const std::optional<Current> trial = current(outcome.trial);
+  if (!trial) {
+    note_late(outcome, StudyId{}, false, "trial " + to_string(outcome.trial) + " is unknown");
+    return result;
+  }
+  result.study = trial->study;
+  result.ask_index = trial->ask_index;
+  result.state = trial->state;
+  bool exists = false;
+  const std::optional<Outcome> before = ended_as(outcome.trial, outcome.attempt, exists);
+  const bool completed = outcome.outcome == Outcome::completed;
+  const bool holds_lease = trial->state == TrialState::leased && outcome.attempt == trial->attempt;
+  if (!exists) {
+    note_late(outcome, trial->study, true, "that attempt never began");
+  } else if (is_final(trial->state) || !(completed || holds_lease)) {
+    // A worker that answers a cancellation, or repeats what was recorded, is no news.
+    if (completed || before != outcome.outcome) {
+      note_late(outcome, trial->study, true, "the trial is " + std::string(name_of(trial->state)) + " already: dropped");
+    }
+  } else if (completed) {
+    finish_completed(outcome, *trial, !holds_lease, result);
+  } else {
+    finish_otherwise(outcome, *trial, result);
+  }
+  return result;
+}
+
+void Store::Impl::finish_completed(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result) {
+  if (!outcome.score || !(outcome.score->dev_score >= 0 && outcome.score->dev_score <= 1)) {
+    throw StoreError(database.path() + ": trial " + to_string(outcome.trial) + " attempt " +
+                     std::to_string(outcome.attempt) + ": outcome completed needs a dev_score in [0, 1], got " +
+                     (outcome.score ? std::to_string(outcome.score->dev_score) : "none"));
+  }
+  end_attempt(outcome);
+  if (late) {
+    cancel_open_attempt(outcome.trial, "attempt " + std::to_string(outcome.attempt) + " completed first");
+    note_late(outcome, trial.study, true, "nobody had finished the trial: accepted");
+  }
+  result.told_index = next_told_index(trial.study);
+  complete(outcome, result.told_index);
+  result.accepted = true;
+  result.state = TrialState::completed;
+}
+
+void Store::Impl::finish_otherwise(const TrialOutcome& outcome, const Current& trial, FinishResult& result) {
+  int failures = trial.failures;
+  TrialState next = TrialState::queued;
+  switch (outcome.outcome) {
+    case Outcome::failed:
+    case Outcome::oom:
+      if (++failures > trial.retries) next = TrialState::failed;
+      break;
+    case Outcome::preempted:
+    case Outcome::lost: break;
+    case Outcome::completed:
+    case Outcome::pruned:
+    case Outcome::cancelled: next = TrialState::cancelled; break;
+  }
+  end_attempt(outcome);
+  std::optional<std::int64_t> told_index;
+  if (is_final(next)) told_index = next_told_index(trial.study);
+  end_trial(outcome, next, told_index, failures);
+  result.accepted = true;
+  result.state = next;
+  result.requeued = next == TrialState::queued;
+  result.told_index = told_index.value_or(-1);
+}
+
+std::optional<Current> Store::Impl::current(TrialId trial) {
+  const auto row = statements.use(
+      "SELECT t.study_id, t.ask_index, t.state, t.attempts, t.failures, s.retries"
+      " FROM trials AS t JOIN studies AS s ON s.id = t.study_id WHERE t.id = ?1");
+  if (!row->bind(trial).step()) return std::nullopt;
+  return Current{StudyId{row->integer(0)},
+                 row->integer(1),
+                 row->choice<TrialState>(2),
+                 static_cast<int>(row->integer(3)),
+                 static_cast<int>(row->integer(4)),
+                 static_cast<int>(row->integer(5))};
+}
+
+std::optional<Outcome> Store::Impl::ended_as(TrialId trial, int attempt, bool& exists) {
+  const auto row = statements.use("SELECT outcome FROM attempts WHERE trial_id = ?1 AND attempt = ?2");
+  exists = row->bind(trial, attempt).step();
+  if (!exists || row->is_null(0)) return std::nullopt;
+  return row->choice<Outcome>(0);
+}
+
+std::int64_t Store::Impl::next_told_index(StudyId study) {
+  const auto row = statements.use(
+      "SELECT coalesce(max(told_index) + 1, 0) FROM trials WHERE study_id = ?1 AND told_index IS NOT NULL");
+  row->bind(study).step();
+  return row->integer(0);
+}
+
+void Store::Impl::end_attempt(const TrialOutcome& outcome) {
+  statements
+      .use("UPDATE attempts SET outcome = ?3, error = ?4, engine = ?5, device = ?6, code_version = ?7, torch_version = ?8,"
+           " ended_ms = ?9 WHERE trial_id = ?1 AND attempt = ?2")
+      ->bind(outcome.trial, outcome.attempt, outcome.outcome, outcome.error, outcome.engine, outcome.device,
+             outcome.code_version, outcome.torch_version, clock->unix_ms())
+      .run();
+}
+
+void Store::Impl::cancel_open_attempt(TrialId trial, const std::string& why) {
+  statements
+      .use("UPDATE attempts SET outcome = 'cancelled', error = ?2, ended_ms = ?3 WHERE trial_id = ?1 AND outcome IS NULL")
+      ->bind(trial, why, clock->unix_ms())
+      .run();
+}
+
+void Store::Impl::complete(const TrialOutcome& outcome, std::int64_t told_index) {
+  const Score& score = *outcome.score;
+  statements
+      .use("UPDATE trials SET state = 'completed', told_index = ?2, scored_attempt = ?3, dev_score = ?4, best_epoch = ?5,"
+           " dev_accuracy = ?6, dev_weighted_f1 = ?7, dev_macro_f1 = ?8, test_score = ?9, train_loss = ?10, train_s = ?11,"
+           " parameters = ?12, updated_ms = ?13, ended_ms = ?13 WHERE id = ?1")
+      ->bind(outcome.trial, told_index, outcome.attempt, score.dev_score, score.best_epoch, score.dev_accuracy,
+             score.dev_weighted_f1, score.dev_macro_f1, score.test_score, score.train_loss, score.train_s,
+             score.parameters, clock->unix_ms())
+      .run();
+}
+
+void Store::Impl::end_trial(const TrialOutcome& outcome, TrialState state, std::optional<std::int64_t> told_index,
+                            int failures) {
+  const UnixMs now = clock->unix_ms();
+  std::optional<UnixMs> ended;
+  if (told_index) ended = now;
+  // A worker that went away says nothing about the trial: the text of its last failure stays.
+  std::optional<std::string> error;
+  if (outcome.outcome != Outcome::lost && outcome.outcome != Outcome::preempted) error = outcome.error;
+  statements
+      .use("UPDATE trials SET state = ?2, told_index = ?3, failures = ?4, error = coalesce(?5, error), updated_ms = ?6,"
+           " ended_ms = ?7 WHERE id = ?1")
+      ->bind(outcome.trial, state, told_index, failures, error, now, ended)
+      .run();
+}
+
+void Store::Impl::note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text) {
+  Event event;
+  event.kind = "result_late";
+  event.study = study;
+  if (known_trial) event.trial = outcome.trial;
+  event.text = "attempt " + std::to_string(outcome.attempt) + " came in " + std::string(name_of(outcome.outcome)) + ", " + text;
+  add_event(event);
+}
+
+// ---- the rest
+
+void Store::add_fit(StudyId study, const FitRow& fit) {
+  impl_->atomically([&] {
+    impl_->statements
+        .use("INSERT INTO surrogate_fits (study_id, fit_index, surrogate, observations, loss, rank_correlation,"
+             " mean_abs_error, seconds, details, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+             " ON CONFLICT (study_id, fit_index) DO NOTHING")
+        ->bind(study, fit.fit_index, fit.surrogate, fit.observations, fit.loss, fit.rank_correlation, fit.mean_abs_error,
+               fit.seconds, fit.details.dump(), impl_->clock->unix_ms())
+        .run();
+  });
+}
+
+WorkerId Store::join_worker(const WorkerRecord& worker) {
+  return impl_->atomically([&] {
+    impl_->statements
+        .use("INSERT INTO workers (name, host, pid, device, slots, code_version, torch_version, joined_ms)"
+             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")
+        ->bind(worker.name, worker.host, worker.pid, worker.device, worker.slots, worker.code_version,
+               worker.torch_version, impl_->clock->unix_ms())
+        .run();
+    return WorkerId{impl_->database.last_insert_id()};
+  });
+}
+
+void Store::leave_worker(WorkerId worker, const std::string& reason) {
+  impl_->atomically([&] {
+    impl_->statements.use("UPDATE workers SET left_ms = ?2, left_reason = ?3 WHERE id = ?1 AND left_ms IS NULL")
+        ->bind(worker, impl_->clock->unix_ms(), reason)
+        .run();
+  });
+}
+
+void Store::add_event(const Event& event) {
+  impl_->atomically([&] { impl_->add_event(event); });
+}
+
+void Store::Impl::add_event(const Event& event) {
+  statements
+      .use("INSERT INTO events (at_ms, kind, study_id, trial_id, worker_id, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+      ->bind(clock->unix_ms(), event.kind, event.study, event.trial, event.worker, event.text)
+      .run();
+}
+
+}  // namespace fusion

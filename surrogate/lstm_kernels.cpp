@@ -1,0 +1,23 @@
+#include "surrogate/lstm_kernels.h"
+
+namespace fusion {
+
+extern const LstmKernels kLstmKernelsPortable;
+#ifdef FUSION_X86_KERNELS
+extern const LstmKernels kLstmKernelsAvx2;
+#endif
+
+std::vector<const LstmKernels*> all_lstm_kernels() {
+  std::vector<const LstmKernels*> sets{&kLstmKernelsPortable};
+#ifdef FUSION_X86_KERNELS
+  if (__builtin_cpu_supports("avx2")) sets.push_back(&kLstmKernelsAvx2);
+#endif
+  return sets;
+}
+
+const LstmKernels& lstm_kernels() {
+  static const LstmKernels& widest = *all_lstm_kernels().back();
+  return widest;
+}
+
+}  // namespace fusion

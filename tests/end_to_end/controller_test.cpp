@@ -1,0 +1,159 @@
+#include "search/controller.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "base/random.h"
+#include "tests/space/spaces.h"
+#include "tests/temporary_folder.h"
+#include "tools/study_document.h"
+
+namespace fusion {
+namespace {
+
+using nlohmann::json;
+
+StudySpec small_spec(const json& strategy) {
+  StudySpec spec;
+  spec.name = "small";
+  spec.dataset = "d";
+  spec.space = {{"steps", {{"max", 2}}}};
+  spec.strategy = strategy;
+  spec.seed = 3;
+  spec.parallel = 4;
+  return spec;
+}
+
+double planted_score(const Architecture& architecture) {
+  return static_cast<double>(mix_text(1, canonical_text(architecture)) % 1000) / 1000;
+}
+
+/// Runs a study with a real store on a file, with an instant worker, in one thread; stops after `limit` results.
+class Bench {
+ public:
+  explicit Bench(const testing::TemporaryFolder& folder) : file_((folder / "t.db").string()) {}
+
+  std::string error;
+  bool completed = false;
+
+  void run(const json& strategy, int limit) {
+    Store store = Store::open(file_, clock_);
+    if (store.studies().empty()) store.create_study(small_spec(strategy), testing::avmnist_spec(), "/d");
+    store.requeue_leased();
+    StudyRecord study = store.studies()[0];
+    const std::vector<Trial> trials = store.trials(study.id);
+    GroupCommit commit(std::move(store), [](std::exception_ptr) {});
+    asio::io_context io;
+    auto work = asio::make_work_guard(io);
+    Controller::Hooks hooks;
+    std::shared_ptr<Controller> controller;
+    hooks.ready = [&](std::vector<ReadyTrial> ready) {
+      for (ReadyTrial& trial : ready) {
+        if (limit-- <= 0) {
+          io.stop();
+          return;
+        }
+        finish(io, commit, controller, study.id, trial);
+      }
+    };
+    hooks.completed = [&] {
+      completed = true;
+      io.stop();
+    };
+    hooks.broken = [&](std::exception_ptr failure) {
+      try {
+        std::rethrow_exception(failure);
+      } catch (const std::exception& exception) {
+        error = exception.what();
+      }
+      io.stop();
+    };
+    controller = std::make_shared<Controller>(study, make_study_strategy(study), commit, io.get_executor(), hooks);
+    try {
+      controller->resume(trials);
+      io.run();
+    } catch (const Error& failure) {
+      error = failure.what();
+    }
+    controller->stop();
+  }
+
+  std::vector<std::string> proposals() {
+    Store store = Store::open(file_, clock_);
+    std::vector<std::string> texts;
+    for (const Trial& trial : store.trials(StudyId{1})) texts.push_back(canonical_text(trial.architecture));
+    return texts;
+  }
+  std::vector<Trial> trials() { return Store::open(file_, clock_).trials(StudyId{1}); }
+  StudyState state() { return Store::open(file_, clock_).studies()[0].state; }
+  const std::string& file() const { return file_; }
+
+ private:
+  void finish(asio::io_context& io, GroupCommit& commit, std::shared_ptr<Controller>& controller, StudyId, const ReadyTrial& trial) {
+    commit.async(
+        io.get_executor(),
+        [trial](Store& store) {
+          const WorkerId worker = store.join_worker({{}, "w", "h", "cpu", "1", "1", 1, 1});
+          TrialOutcome outcome;
+          outcome.trial = trial.id;
+          outcome.attempt = store.lease(trial.id, worker).value();
+          outcome.score = Score{};
+          outcome.score->dev_score = planted_score(trial.architecture);
+          return store.finish(outcome);
+        },
+        [&controller, trial](StoreResult<FinishResult> done) {
+          ASSERT_TRUE(done.value().accepted);
+          controller->tell({trial.ask_index, trial.architecture, TrialState::completed, planted_score(trial.architecture)});
+        });
+  }
+
+  SystemClock clock_;
+  std::string file_;
+};
+
+const json kMfas = {{"name", "mfas"}, {"iterations", 2}, {"levels", 2}, {"samples", 5}};
+
+TEST(ControllerTest, RunsAStudyToItsEnd) {
+  testing::TemporaryFolder folder;
+  Bench bench(folder);
+  bench.run(kMfas, 1'000);
+  EXPECT_EQ(bench.error, "");
+  EXPECT_TRUE(bench.completed);
+  EXPECT_EQ(bench.trials().size(), 45u);  // 30 + 3 x 5
+  EXPECT_EQ(bench.state(), StudyState::completed);
+}
+
+TEST(ControllerTest, AnInterruptedStudyProposesTheSame) {
+  testing::TemporaryFolder whole_folder;
+  Bench whole(whole_folder);
+  whole.run(kMfas, 1'000);
+  for (const int first : {1, 7, 30, 31, 36}) {
+    testing::TemporaryFolder folder;
+    Bench parts(folder);
+    parts.run(kMfas, first);
+    EXPECT_FALSE(parts.completed);
+    parts.run(kMfas, 5);
+    parts.run(kMfas, 1'000);
+    EXPECT_EQ(parts.error, "");
+    EXPECT_TRUE(parts.completed);
+    EXPECT_EQ(parts.proposals(), whole.proposals()) << "stopped after " << first;
+  }
+}
+
+TEST(ControllerTest, ADatabaseThatTellsAnotherStoryIsNamed) {
+  testing::TemporaryFolder folder;
+  Bench bench(folder);
+  bench.run(kMfas, 35);
+  // the seed of the study is changed behind the daemon's back: the first sampled proposal differs
+  const std::string command = "sqlite3 '" + bench.file() + "' \"update studies set spec = json_set(spec, '$.seed', 99)\"";
+  if (std::system("command -v sqlite3 >/dev/null") != 0) GTEST_SKIP() << "no sqlite3 shell to change the database with";
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  Bench again(folder);
+  again.run(kMfas, 1'000);
+  EXPECT_THAT(again.error, ::testing::HasSubstr("replay: proposal"));
+}
+
+}  // namespace
+}  // namespace fusion

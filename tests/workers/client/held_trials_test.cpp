@@ -1,0 +1,111 @@
+#include "workers/client/held_trials.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace fusion {
+namespace {
+
+using protocol::Ack;
+using protocol::Epoch;
+using protocol::Held;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+protocol::Pack pack_of(std::initializer_list<std::int64_t> trials, int attempt = 1) {
+  protocol::Pack pack;
+  pack.study = StudyId{1};
+  for (const std::int64_t trial : trials) {
+    TrialJob job;
+    job.trial = TrialId{trial};
+    job.attempt = attempt;
+    pack.trials.push_back(job);
+  }
+  return pack;
+}
+
+Held held(std::int64_t trial, int attempt = 1) { return {TrialId{trial}, attempt}; }
+
+TrialOutcome failed(std::int64_t trial) {
+  TrialOutcome outcome;
+  outcome.trial = TrialId{trial};
+  outcome.attempt = 1;
+  outcome.outcome = Outcome::failed;
+  outcome.error = "a reason";
+  return outcome;
+}
+
+Epoch epoch(std::int64_t trial, int number) {
+  Epoch epoch{TrialId{trial}, 1, {}};
+  epoch.report.epoch = number;
+  return epoch;
+}
+
+TEST(HeldTrialsTest, TrainsOneAfterTheOtherInTheOrderGiven) {
+  HeldTrials trials;
+  EXPECT_EQ(trials.add(pack_of({5, 3, 9})), 3u);
+  const auto first = trials.begin_next();
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->job.trial, TrialId{5});
+  EXPECT_EQ(first->pack->study, StudyId{1});
+  EXPECT_FALSE(trials.begin_next()) << "one is in training";
+  trials.finish(failed(5));
+  EXPECT_EQ(trials.begin_next()->job.trial, TrialId{3});
+  EXPECT_THAT(trials.held(), ElementsAre(held(5), held(3), held(9)));
+}
+
+TEST(HeldTrialsTest, APackThatComesTwiceIsHeldOnce) {
+  HeldTrials trials;
+  trials.add(pack_of({1, 2, 3}));
+  trials.begin_next();
+  trials.finish(failed(1));
+  trials.begin_next();
+  EXPECT_EQ(trials.add(pack_of({1, 2, 3, 4, 4})), 1u);
+  EXPECT_EQ(trials.add(pack_of({1}, 2)), 1u) << "another attempt is another thing";
+  EXPECT_THAT(trials.held(), ElementsAre(held(1), held(2), held(3), held(4), held(1, 2)));
+}
+
+TEST(HeldTrialsTest, KeepsReportsUntilTheyAreAcknowledged) {
+  HeldTrials trials;
+  trials.add(pack_of({1}));
+  trials.begin_next();
+  EXPECT_TRUE(trials.add_epoch(epoch(1, 1)));
+  EXPECT_TRUE(trials.add_epoch(epoch(1, 2)));
+  EXPECT_FALSE(trials.add_epoch(epoch(2, 1))) << "not in training";
+  EXPECT_TRUE(trials.acknowledge(Ack{"epoch", TrialId{1}, 1, 1, true}));
+  EXPECT_FALSE(trials.acknowledge(Ack{"epoch", TrialId{1}, 1, 1, true}));
+  EXPECT_FALSE(trials.acknowledge(Ack{"result", TrialId{1}, 1, 0, true}));
+  trials.finish(failed(1));
+  EXPECT_THAT(trials.unacknowledged(), ElementsAre(epoch(1, 2), protocol::Result{failed(1)}));
+  EXPECT_FALSE(trials.acknowledge(Ack{"result", TrialId{1}, 2, 0, true})) << "another attempt";
+  EXPECT_TRUE(trials.acknowledge(Ack{"result", TrialId{1}, 1, 0, false}));
+  EXPECT_THAT(trials.unacknowledged(), IsEmpty());
+  EXPECT_TRUE(trials.empty());
+}
+
+TEST(HeldTrialsTest, WhatIsGivenBackIsForgotten) {
+  HeldTrials trials;
+  trials.add(pack_of({1, 2, 3}));
+  const auto running = trials.begin_next();
+  trials.add_epoch(epoch(1, 1));
+  EXPECT_THAT(trials.take_waiting(), ElementsAre(held(2), held(3)));
+  EXPECT_FALSE(running->stop.stop_requested());
+  trials.stop_training();
+  EXPECT_TRUE(running->stop.stop_requested());
+  trials.drop_training();
+  EXPECT_TRUE(trials.empty());
+  EXPECT_THAT(trials.held(), IsEmpty());
+  EXPECT_THAT(trials.unacknowledged(), IsEmpty());
+}
+
+TEST(HeldTrialsTest, AWaitingTrialCanEndWithoutTraining) {
+  HeldTrials trials;
+  trials.add(pack_of({1, 2}));
+  EXPECT_FALSE(trials.take_waiting(held(9)));
+  trials.finish(failed(2));
+  EXPECT_EQ(trials.waiting(), 1u);
+  EXPECT_THAT(trials.held(), ElementsAre(held(2), held(1)));
+}
+
+}  // namespace
+}  // namespace fusion

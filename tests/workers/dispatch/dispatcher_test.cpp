@@ -1,0 +1,442 @@
+#include "workers/dispatch/dispatcher.h"
+
+#include <gmock/gmock.h>
+
+#include <random>
+#include <set>
+
+#include "base/random.h"
+#include "store/store_reader.h"
+#include "tests/workers/dispatch/harness.h"
+
+namespace fusion {
+namespace {
+
+using protocol::Ack;
+using protocol::Cancel;
+using protocol::Drain;
+using protocol::Epoch;
+using protocol::GiveBack;
+using protocol::Heartbeat;
+using protocol::Held;
+using protocol::Hello;
+using protocol::Leaving;
+using protocol::Pack;
+using protocol::Refused;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
+using testing::Harness;
+using testing::ScriptedWorker;
+using testing::held;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+std::vector<std::string> event_kinds(Harness& h) {
+  std::vector<std::string> kinds;
+  const StoreReader reader = StoreReader::open(h.folder / "fusion.db");
+  for (const auto& event : reader.events(std::nullopt, 0, 1000)) kinds.push_back(event.at("kind"));
+  return kinds;
+}
+
+TEST(DispatcherTest, AWorkerGetsPacksAndItsResultsAreStoredThenAcknowledgedThenTold) {
+  Harness h;
+  const StudyId study = h.add_study(3);
+  ScriptedWorker worker(h.port());
+  const auto welcome = worker.join("w", 2);
+  EXPECT_GT(welcome.worker.value, 0);
+  EXPECT_EQ(welcome.lease_s, 60);
+  EXPECT_EQ(welcome.heartbeat_s, 10);
+  const Pack pack = worker.expect<Pack>();
+  EXPECT_EQ(pack.study, study);
+  EXPECT_EQ(pack.dataset_path, "/data/features.json");
+  EXPECT_EQ(pack.dataset_digest, std::string(64, 'd'));
+  ASSERT_THAT(pack.trials, SizeIs(2));
+  EXPECT_EQ(pack.trials[0].attempt, 1);
+  EXPECT_EQ(pack.trials[0].seed, 17u);
+  EXPECT_EQ(canonical_text(pack.trials[1].architecture), "[[1,0,0]]");
+  EXPECT_EQ(h.trial(pack.trials[0].trial).state, TrialState::leased);
+
+  worker.say(Epoch{pack.trials[1].trial, 1, {1, 0.5, 0.25, 1e-3, 0.1}});
+  const Ack epoch = worker.expect<Ack>();
+  EXPECT_TRUE(epoch.what == "epoch" && epoch.accepted && epoch.epoch == 1);
+
+  worker.say(ScriptedWorker::result(held(pack.trials[1]), 0.75));
+  const Ack ack = worker.expect<Ack>();
+  EXPECT_TRUE(ack.what == "result" && ack.accepted && ack.trial == pack.trials[1].trial);
+  EXPECT_EQ(h.trial(ack.trial).score->dev_score, 0.75);
+  const Pack next = worker.expect<Pack>();
+  ASSERT_THAT(next.trials, SizeIs(1));
+
+  EXPECT_TRUE(worker.report(held(next.trials[0]), 0.5).accepted);
+  EXPECT_TRUE(worker.report(held(pack.trials[0]), 0.25).accepted);
+  const std::vector<Ended> ended = h.all_ended();
+  ASSERT_THAT(ended, SizeIs(3));
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(ended[i].told_index, static_cast<std::int64_t>(i));
+  EXPECT_EQ(ended[0].ask_index, 1);
+  EXPECT_EQ(ended[0].score, 0.75);
+  EXPECT_EQ(canonical_text(ended[0].architecture), "[[1,0,0]]");
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).leased; }), 0u);
+}
+
+TEST(DispatcherTest, AWorkerThatDiesLosesItsTrialToTheNextAttempt) {
+  Harness h;
+  h.add_study(1);
+  auto first = std::make_unique<ScriptedWorker>(h.port());
+  first->join("first");
+  const Pack pack = first->expect<Pack>();
+  first->vanish();
+  h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
+  ScriptedWorker second(h.port());
+  second.join("second");
+  h.advance(seconds(59));
+  EXPECT_EQ(h.trial(pack.trials[0].trial).state, TrialState::leased) << "the lease runs on";
+  second.say(Heartbeat{});
+  h.advance(seconds(1));
+  const Pack again = second.expect<Pack>();
+  ASSERT_THAT(again.trials, SizeIs(1));
+  EXPECT_EQ(again.trials[0].trial, pack.trials[0].trial);
+  EXPECT_EQ(again.trials[0].attempt, 2);
+  EXPECT_EQ(h.trial(again.trials[0].trial).failures, 0) << "no retry was used";
+  EXPECT_TRUE(second.report(held(again.trials[0]), 0.5).accepted);
+  EXPECT_THAT(event_kinds(h), UnorderedElementsAre("worker_joined", "worker_joined", "worker_left", "trial_lost"));
+}
+
+TEST(DispatcherTest, AStalledWorkerLosesItsTrialGetsNothingNewAndMayStillFinishFirst) {
+  Harness h;
+  const StudyId study = h.add_study(1);
+  ScriptedWorker stalled(h.port()), other(h.port());
+  stalled.join("stalled");
+  const Pack pack = stalled.expect<Pack>();
+  other.join("other");
+  h.advance(seconds(59));
+  other.say(Heartbeat{});
+  h.wait_until([&] { return h.dispatcher->workers_json()[0].at("silent_s") == 0.0; });
+  h.advance(seconds(1));
+  const Pack again = other.expect<Pack>();
+  EXPECT_EQ(again.trials[0].attempt, 2);
+
+  EXPECT_TRUE(stalled.report(held(pack.trials[0]), 0.9).accepted) << "late, but nobody finished first";
+  const Cancel cancel = other.expect<Cancel>();
+  EXPECT_THAT(cancel.held, ElementsAre(held(again.trials[0])));
+  EXPECT_FALSE(other.report(held(again.trials[0]), 0, Outcome::cancelled).accepted);
+  const std::vector<Ended> ended = h.all_ended();
+  ASSERT_THAT(ended, SizeIs(1)) << "a trial is told once";
+  EXPECT_EQ(ended[0].score, 0.9);
+  h.add_trials(study, 2);
+  stalled.expect<Pack>();
+  other.expect<Pack>();
+}
+
+TEST(DispatcherTest, HeartbeatsKeepLeasesAndLoseWhatTheyDoNotName) {
+  Harness h;
+  h.add_study(2);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2);
+  const Pack pack = worker.expect<Pack>();
+  ASSERT_THAT(pack.trials, SizeIs(2));
+  for (int i = 0; i < 3; ++i) {
+    worker.say(Heartbeat{{held(pack.trials[0]), held(pack.trials[1])}});
+    h.wait_until([&] { return h.dispatcher->workers_json()[0].at("silent_s") == 0.0; });
+    h.advance(seconds(40));
+  }
+  EXPECT_EQ(h.trial(pack.trials[0].trial).state, TrialState::leased) << "after twice the length of a lease";
+  worker.say(Heartbeat{{held(pack.trials[1])}});
+  const Pack again = worker.expect<Pack>();
+  ASSERT_THAT(again.trials, SizeIs(1));
+  EXPECT_EQ(held(again.trials[0]), (Held{pack.trials[0].trial, 2}));
+}
+
+TEST(DispatcherTest, LiesAreDroppedAndAcknowledged) {
+  Harness h;
+  const StudyId study = h.add_study(2);
+  ScriptedWorker honest(h.port()), liar(h.port());
+  honest.join("honest");
+  const Pack pack = honest.expect<Pack>();
+  liar.join("liar");
+  const Pack own = liar.expect<Pack>();
+  const Held theirs = held(pack.trials[0]);
+  EXPECT_FALSE(liar.report(theirs, 1).accepted) << "held by another";
+  EXPECT_FALSE(liar.report(theirs, 0, Outcome::failed).accepted);
+  EXPECT_FALSE(liar.report({theirs.trial, 7}, 1).accepted) << "an attempt that never began";
+  EXPECT_FALSE(liar.report({TrialId{999}, 1}, 1).accepted) << "a trial that does not exist";
+  liar.say(Epoch{theirs.trial, 1, {1, 0, 1, 0, 0}});
+  EXPECT_FALSE(liar.expect<Ack>().accepted);
+  liar.say(GiveBack{{theirs, {TrialId{999}, 1}}, "not mine"});
+  EXPECT_EQ(h.trial(theirs.trial).state, TrialState::leased);
+  EXPECT_TRUE(honest.report(theirs, 0.5).accepted);
+  EXPECT_FALSE(honest.report(theirs, 0.75).accepted) << "a duplicate";
+  EXPECT_EQ(h.trial(theirs.trial).score->dev_score, 0.5);
+  EXPECT_TRUE(liar.report(held(own.trials[0]), 0.25).accepted) << "its own one counts";
+  EXPECT_THAT(h.all_ended(), SizeIs(2));
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).leased; }), 0u);
+}
+
+TEST(DispatcherTest, FailuresUseRetriesAndReturnToTheFront) {
+  Harness h;
+  h.add_study(2, 0, true, 1);
+  ScriptedWorker worker(h.port());
+  worker.join("w");
+  const Pack first = worker.expect<Pack>();
+  EXPECT_TRUE(worker.report(held(first.trials[0]), 0, Outcome::oom).accepted);
+  const Pack second = worker.expect<Pack>();
+  EXPECT_EQ(held(second.trials[0]), (Held{first.trials[0].trial, 2})) << "before the trial asked later";
+  EXPECT_TRUE(worker.report(held(second.trials[0]), 0, Outcome::failed).accepted);
+  EXPECT_NE(worker.expect<Pack>().trials[0].trial, first.trials[0].trial);
+  const std::vector<Ended> ended = h.all_ended();
+  ASSERT_THAT(ended, SizeIs(1));
+  EXPECT_EQ(ended[0].state, TrialState::failed);
+  EXPECT_THAT(event_kinds(h), ElementsAre("worker_joined", "trial_requeued"));
+}
+
+TEST(DispatcherTest, WhatIsGivenBackGoesToOthersWithoutUsingARetry) {
+  Harness h;
+  h.add_study(1, 0, true, 0);
+  ScriptedWorker leaving(h.port());
+  leaving.join("leaving");
+  const Pack pack = leaving.expect<Pack>();
+  leaving.say(Leaving{"preempted"});
+  leaving.say(GiveBack{{held(pack.trials[0])}, "preempted"});
+  ScriptedWorker other(h.port());
+  other.join("other");
+  const Pack again = other.expect<Pack>();
+  EXPECT_EQ(again.trials[0].attempt, 2);
+  EXPECT_TRUE(other.report(held(again.trials[0]), 0.5).accepted);
+}
+
+TEST(DispatcherTest, AWorkerThatReconnectsGoesOn) {
+  Harness h;
+  h.add_study(2);
+  auto before = std::make_unique<ScriptedWorker>(h.port());
+  before->join("w", 2);
+  const Pack pack = before->expect<Pack>();
+  before->vanish();
+  ScriptedWorker after(h.port());
+  after.join("w", 2, {held(pack.trials[0])});
+  const Pack again = after.expect<Pack>();
+  ASSERT_THAT(again.trials, SizeIs(1)) << "what it came back without is lost";
+  EXPECT_EQ(held(again.trials[0]), (Held{pack.trials[1].trial, 2}));
+  EXPECT_TRUE(after.report(held(pack.trials[0]), 0.5).accepted);
+  EXPECT_EQ(h.trial(pack.trials[0].trial).attempt, 1);
+}
+
+TEST(DispatcherTest, AWorkerThatComesBackLateIsGivenWhatIsStillQueuedAndToldToStopTheRest) {
+  Harness h;
+  const StudyId study = h.add_study(3);
+  auto before = std::make_unique<ScriptedWorker>(h.port());
+  before->join("w", 3);
+  const Pack pack = before->expect<Pack>();
+  ASSERT_THAT(pack.trials, SizeIs(3));
+  before->vanish();
+  h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
+  h.on_io([&] { h.dispatcher->set_paused(study, true); });
+  h.advance(seconds(60));
+  h.wait_until([&] { return h.dispatcher->outstanding(study).queued == 3; });
+  ScriptedWorker other(h.port());
+  other.join("other");
+  h.on_io([&] { h.dispatcher->set_paused(study, false); });
+  const Pack taken = other.expect<Pack>();
+  h.on_io([&] { h.dispatcher->set_paused(study, true); });
+  ASSERT_EQ(taken.trials[0].trial, pack.trials[0].trial);
+
+  ScriptedWorker after(h.port());
+  after.join("w", 3, {held(pack.trials[0]), held(pack.trials[1]), {TrialId{999}, 1}});
+  EXPECT_THAT(after.expect<Cancel>().held, UnorderedElementsAre(held(pack.trials[0]), Held{TrialId{999}, 1}));
+  EXPECT_EQ(h.trial(pack.trials[1].trial).state, TrialState::leased);
+  EXPECT_EQ(h.trial(pack.trials[1].trial).attempt, 1);
+  EXPECT_TRUE(after.report(held(pack.trials[1]), 0.5).accepted);
+}
+
+TEST(DispatcherTest, WorkersOutliveTheDaemon) {
+  Harness h;
+  const StudyId study = h.add_study(3);
+  auto early = std::make_unique<ScriptedWorker>(h.port());
+  early->join("early", 1);
+  const Pack one = early->expect<Pack>();
+  auto late = std::make_unique<ScriptedWorker>(h.port());
+  late->join("late", 1);
+  const Pack two = late->expect<Pack>();
+  h.end();
+  h.begin();
+  EXPECT_EQ(h.on_store([](Store& s) { return s.requeue_leased(); }), 2);
+
+  ScriptedWorker early_again(h.port());  // faster than the study
+  early_again.join("early", 1, {held(one.trials[0])});
+  h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
+  h.submit_queued(study, 3, true);
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).leased; }), 1u);
+  ScriptedWorker stranger(h.port());
+  stranger.join("stranger", 1);
+  ScriptedWorker late_again(h.port());
+  late_again.join("late", 1, {held(two.trials[0])});
+  EXPECT_TRUE(late_again.report(held(two.trials[0]), 0.5).accepted);
+  EXPECT_EQ(h.trial(two.trials[0].trial).attempt, 1) << "it was held back for its worker";
+  EXPECT_TRUE(early_again.report(held(one.trials[0]), 0.25).accepted);
+  h.advance(milliseconds(300));
+  h.wait_until([&] { return h.dispatcher->outstanding(study).leased == 1; });
+  EXPECT_THAT(h.all_ended(), SizeIs(2));
+}
+
+TEST(DispatcherTest, AResultThatComesAfterARestartIsAcceptedWithoutALease) {
+  Harness h;
+  const StudyId study = h.add_study(1);
+  auto worker = std::make_unique<ScriptedWorker>(h.port());
+  worker->join("w");
+  const Pack pack = worker->expect<Pack>();
+  h.end();
+  h.begin();
+  h.on_store([](Store& s) { return s.requeue_leased(); });
+  h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
+  h.submit_queued(study, 1, true);
+  ScriptedWorker again(h.port());
+  again.join("w");
+  EXPECT_TRUE(again.report(held(pack.trials[0]), 0.5).accepted);
+  ASSERT_THAT(h.all_ended(), SizeIs(1));
+  h.advance(seconds(1));
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).queued; }), 0u);
+}
+
+TEST(DispatcherTest, ASecondConnectionOfAWorkerReplacesTheFirst) {
+  Harness h;
+  ScriptedWorker first(h.port()), second(h.port());
+  first.join("w");
+  second.join("w");
+  EXPECT_FALSE(first.hear().has_value());
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->connected_workers(); }), 1u);
+  h.add_study(1);
+  second.expect<Pack>();
+}
+
+TEST(DispatcherTest, PacksAreOfOneStudyHigherPrioritiesFirstEqualOnesInTurn) {
+  Harness h;
+  const StudyId a = h.add_study(4), b = h.add_study(4), urgent = h.add_study(2, 5);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2);
+  std::vector<StudyId> order;
+  for (int i = 0; i < 5; ++i) {
+    const Pack pack = worker.expect<Pack>();
+    ASSERT_THAT(pack.trials, SizeIs(2));
+    order.push_back(pack.study);
+    // Both at once: the answers make room for one pack of two.
+    worker.say(ScriptedWorker::result(held(pack.trials[0]), 0.5));
+    worker.say(ScriptedWorker::result(held(pack.trials[1]), 0.5));
+    if (i < 4) h.on_io([&] { h.dispatcher->set_paused(a, true), h.dispatcher->set_paused(b, true); });
+    worker.expect<Ack>();
+    worker.expect<Ack>();
+    if (i < 4) h.on_io([&] { h.dispatcher->set_paused(a, false), h.dispatcher->set_paused(b, false); });
+  }
+  EXPECT_THAT(order, ElementsAre(urgent, a, b, a, b));
+}
+
+TEST(DispatcherTest, TrialsAreSpreadOverWorkers) {
+  Harness h;
+  ScriptedWorker big(h.port()), small(h.port());
+  big.join("big", 64);
+  small.join("small", 4);
+  h.wait_until([&] { return h.dispatcher->free_slots() == 68; });
+  h.add_study(32);
+  EXPECT_THAT(small.expect<Pack>().trials, SizeIs(4));
+  EXPECT_THAT(big.expect<Pack>().trials, SizeIs(28));
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 36u);
+}
+
+TEST(DispatcherTest, APausedStudyIsNotLeased) {
+  Harness h;
+  const StudyId study = h.add_study(0);
+  h.on_io([&] { h.dispatcher->set_paused(study, true); });
+  h.add_trials(study, 1);
+  ScriptedWorker worker(h.port());
+  worker.join("w");
+  h.advance(milliseconds(50));
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).queued; }), 1u);
+  h.on_io([&] { h.dispatcher->set_paused(study, false); });
+  worker.expect<Pack>();
+}
+
+TEST(DispatcherTest, CancellingAStudyStopsItsTrialsAndFreesTheirSlots) {
+  Harness h;
+  const StudyId study = h.add_study(3);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2);
+  const Pack pack = worker.expect<Pack>();
+  h.on_store([&](Store& s) { return s.set_study_state(study, StudyState::cancelled); });
+  h.on_io([&] { h.dispatcher->cancel_study(study, "study cancelled by a person"); });
+  const Cancel cancel = worker.expect<Cancel>();
+  EXPECT_THAT(cancel.held, UnorderedElementsAre(held(pack.trials[0]), held(pack.trials[1])));
+  EXPECT_EQ(cancel.reason, "study cancelled by a person");
+  for (const Held& what : cancel.held) EXPECT_FALSE(worker.report(what, 0, Outcome::cancelled).accepted);
+  EXPECT_THAT(h.all_ended(), IsEmpty());
+  h.add_study(2);
+  EXPECT_THAT(worker.expect<Pack>().trials, SizeIs(2));
+}
+
+TEST(DispatcherTest, DrainedWorkersGetNothingNew) {
+  Harness h;
+  h.add_study(2);
+  ScriptedWorker worker(h.port());
+  worker.join("w");
+  const Pack pack = worker.expect<Pack>();
+  h.on_io([&] { h.dispatcher->drain_workers("enough"); });
+  EXPECT_EQ(worker.expect<Drain>().reason, "enough");
+  EXPECT_TRUE(worker.report(held(pack.trials[0]), 0.5).accepted);
+  ScriptedWorker late(h.port());
+  late.join("late");
+  late.expect<Drain>();
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 0u);
+}
+
+TEST(DispatcherTest, TellsOfFreeSlotsAndWorkers) {
+  int calls = 0;
+  Harness h([&calls](DispatchOptions& options, ServerOptions&) { options.on_slots_changed = [&calls] { ++calls; }; });
+  ScriptedWorker worker(h.port());
+  worker.join("w", 3);
+  h.wait_until([&] { return calls == 1 && h.dispatcher->free_slots() == 3; });
+  h.add_study(2);
+  const Pack pack = worker.expect<Pack>();
+  const nlohmann::json workers = h.on_io([&] { return h.dispatcher->workers_json(); });
+  ASSERT_THAT(workers, SizeIs(1));
+  EXPECT_EQ(workers[0].at("name"), "w");
+  EXPECT_EQ(workers[0].at("held"), nlohmann::json({pack.trials[0].trial.value, pack.trials[1].trial.value}));
+  EXPECT_EQ(workers[0].size(), 11u);
+  worker.vanish();
+  h.wait_until([&] { return h.dispatcher->free_slots() == 0 && h.dispatcher->workers_json().empty(); });
+}
+
+TEST(DispatcherTest, ManyWorkersUnderRandomTroubleFinishEveryTrialOnce) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  Rng rng(seed);
+  Harness h([](DispatchOptions& options, ServerOptions&) { options.lease = milliseconds(1000); });
+  const StudyId study = h.add_study(60);
+  std::size_t completed = 0;
+  for (int round = 0; round < 400 && completed < 60; ++round) {
+    ScriptedWorker worker(h.port());
+    worker.join("w" + std::to_string(round % 3), 1 + static_cast<int>(rng.below(4)));
+    if (h.on_io([&] { return h.dispatcher->outstanding(study).queued; }) == 0) h.advance(seconds(2));
+    const auto first = worker.hear();
+    if (!first || !std::holds_alternative<Pack>(*first)) continue;
+    for (const TrialJob& job : std::get<Pack>(*first).trials) {
+      if (rng.below(3) == 0) continue;
+      worker.say(ScriptedWorker::result(held(job), 0.5));
+      if (rng.below(4) == 0) worker.say(ScriptedWorker::result(held(job), 0.75));
+    }
+    if (rng.below(2) == 0) worker.hear();
+    worker.vanish();
+    h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
+    completed = h.all_ended().size();
+  }
+  const std::vector<Ended> ended = h.all_ended();
+  ASSERT_THAT(ended, SizeIs(60));
+  std::set<std::int64_t> asked;
+  for (std::size_t i = 0; i < ended.size(); ++i) {
+    EXPECT_EQ(ended[i].told_index, static_cast<std::int64_t>(i));
+    asked.insert(ended[i].ask_index);
+  }
+  EXPECT_THAT(asked, SizeIs(60));
+  for (const Trial& trial : h.trials_of(study)) EXPECT_EQ(trial.state, TrialState::completed);
+}
+
+}  // namespace
+}  // namespace fusion

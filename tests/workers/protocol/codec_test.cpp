@@ -1,0 +1,260 @@
+#include "workers/protocol/codec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/random.h"
+
+namespace fusion::protocol {
+namespace {
+
+using ::testing::HasSubstr;
+
+Score some_score() {
+  Score score;
+  score.dev_score = 0.1 + 0.2;
+  score.best_epoch = 2;
+  score.dev_accuracy = 0.5;
+  score.dev_weighted_f1 = 1.0 / 3;
+  score.dev_macro_f1 = 0;
+  score.test_score = 1;
+  score.train_loss = -1e-300;
+  score.train_s = 1e9;
+  score.parameters = 1234567890123;
+  return score;
+}
+
+std::vector<Message> one_of_each() {
+  TrialOutcome completed;
+  completed.trial = TrialId{7};
+  completed.attempt = 3;
+  completed.score = some_score();
+  completed.engine = "autograd";
+  TrialOutcome failed;
+  failed.trial = TrialId{8};
+  failed.attempt = 1;
+  failed.outcome = Outcome::oom;
+  failed.error = "out of \"memory\"\n\ttoo big: \xC3\xA4";
+  Pack pack{StudyId{2}, "/data/features.json", std::string(64, 'a'), {}, {}};
+  pack.training.dropout = 0.1;
+  pack.training.restart_rule = RestartRule::reference;
+  pack.training.metric = Metric::macro_f1;
+  pack.trials.push_back({TrialId{1}, 1, architecture_from_text("[[3,0,0],[1,3,2,\"glu\"]]"), (std::uint64_t{1} << 53) - 1});
+  pack.trials.push_back({TrialId{2}, 9, architecture_from_text("[[0,0,3]]"), 0});
+  const std::vector<Held> held{{TrialId{1}, 2}, {TrialId{std::numeric_limits<std::int64_t>::max()}, 1}};
+  return {Hello{kVersion, "w", "host", 12, "cuda:0", 64, "0.1.0", "2.4", held},
+          Epoch{TrialId{4}, 1, {1, 0.1, 0.9, 1e-6, 0.25}},
+          Result{completed},
+          Result{failed},
+          Heartbeat{held},
+          Heartbeat{},
+          GiveBack{held, "oom"},
+          Leaving{"bye"},
+          Welcome{WorkerId{3}, 0.5, 0.1, "0.1.0"},
+          Refused{"no"},
+          pack,
+          Ack{"epoch", TrialId{1}, 1, 2, false},
+          Cancel{held, "cancelled"},
+          Drain{"end"}};
+}
+
+std::string refusal(const std::string& frame) {
+  try {
+    decode(frame);
+  } catch (const ProtocolError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// The frame of a message, with one member set to something else.
+std::string with(const Message& message, const std::string& pointer, const nlohmann::json& value) {
+  nlohmann::json frame = nlohmann::json::parse(encode(message));
+  frame[nlohmann::json::json_pointer(pointer)] = value;
+  return frame.dump();
+}
+
+TEST(CodecTest, EveryMessageRoundTrips) {
+  std::set<std::size_t> kinds;
+  for (const Message& message : one_of_each()) {
+    const std::string frame = encode(message);
+    EXPECT_EQ(frame.find('\n'), std::string::npos) << frame;
+    EXPECT_TRUE(decode(frame) == message) << frame;
+    kinds.insert(message.index());
+  }
+  EXPECT_EQ(kinds.size(), std::variant_size_v<Message>);
+}
+
+TEST(CodecTest, EveryMissingMemberIsNamed) {
+  for (const Message& message : one_of_each()) {
+    const nlohmann::json frame = nlohmann::json::parse(encode(message));
+    for (const auto& [key, value] : frame.items()) {
+      nlohmann::json less = frame;
+      less.erase(key);
+      EXPECT_THAT(refusal(less.dump()), HasSubstr("/" + key)) << frame;
+    }
+  }
+}
+
+TEST(CodecTest, EveryMemberOfAnotherTypeIsNamed) {
+  for (const Message& message : one_of_each()) {
+    const nlohmann::json frame = nlohmann::json::parse(encode(message));
+    for (const auto& [key, value] : frame.items()) {
+      nlohmann::json wrong = frame;
+      wrong[key] = value.is_object() ? nlohmann::json("text") : nlohmann::json::object();
+      EXPECT_THAT(refusal(wrong.dump()), HasSubstr("/" + key)) << frame;
+    }
+  }
+}
+
+TEST(CodecTest, UnknownMembersAreRefusedWhereverTheyStand) {
+  for (const Message& message : one_of_each()) {
+    EXPECT_THAT(refusal(with(message, "/color", "red")), HasSubstr("/color"));
+  }
+  const std::vector<Message> all = one_of_each();
+  EXPECT_THAT(refusal(with(all[0], "/held/0/x", 1)), HasSubstr("hello frame: /held/0/x: is not a known key"));
+  EXPECT_THAT(refusal(with(all[2], "/score/x", 1)), HasSubstr("/score/x"));
+  EXPECT_THAT(refusal(with(all[10], "/training/x", 1)), HasSubstr("/training/x"));
+  EXPECT_THAT(refusal(with(all[10], "/trials/1/x", 1)), HasSubstr("/trials/1/x"));
+}
+
+TEST(CodecTest, WrongValuesAreNamedByPointer) {
+  const std::vector<Message> all = one_of_each();
+  EXPECT_THAT(refusal(with(all[0], "/held/1/attempt", 0)), HasSubstr("/held/1/attempt: expected an integer"));
+  EXPECT_THAT(refusal(with(all[0], "/slots", 0)), HasSubstr("/slots"));
+  EXPECT_THAT(refusal(with(all[0], "/slots", 1 << 20)), HasSubstr("/slots"));
+  EXPECT_THAT(refusal(with(all[0], "/name", "")), HasSubstr("/name"));
+  EXPECT_THAT(refusal(with(all[0], "/name", "a\nb")), HasSubstr("/name"));
+  EXPECT_THAT(refusal(with(all[0], "/name", std::string(201, 'n'))), HasSubstr("/name"));
+  EXPECT_THAT(refusal(with(all[1], "/dev_score", 1.5)), HasSubstr("/dev_score"));
+  EXPECT_THAT(refusal(with(all[1], "/trial", -1)), HasSubstr("/trial"));
+  EXPECT_THAT(refusal(with(all[1], "/trial", 18446744073709551615u)), HasSubstr("/trial"));
+  EXPECT_THAT(refusal(with(all[2], "/outcome", "great")), HasSubstr("completed, pruned"));
+  EXPECT_THAT(refusal(with(all[2], "/score/dev_score", 2)), HasSubstr("/score/dev_score"));
+  EXPECT_THAT(refusal(with(all[2], "/outcome", "failed")), HasSubstr("/score: stands only where outcome is completed"));
+  EXPECT_THAT(refusal(with(all[3], "/outcome", "completed")), HasSubstr("/score: is missing"));
+  EXPECT_THAT(refusal(with(all[3], "/error", std::string(70'000, 'e'))), HasSubstr("/error"));
+  EXPECT_THAT(refusal(with(all[10], "/trials/0/seed", std::uint64_t{1} << 53)), HasSubstr("/trials/0/seed"));
+  EXPECT_THAT(refusal(with(all[10], "/trials/0/architecture", nlohmann::json::parse("[[1,1,9]]"))), HasSubstr("/trials/0/architecture"));
+  EXPECT_THAT(refusal(with(all[10], "/training/epochs", 0)), HasSubstr("/training/epochs"));
+  EXPECT_THAT(refusal(with(all[11], "/what", "thanks")), HasSubstr("/what"));
+}
+
+TEST(CodecTest, AllProblemsAreToldButOnlyTen) {
+  const std::string two = refusal(with(one_of_each()[1], "/seconds", -1).substr(0, 1) + "\"color\":1," +
+                                  with(one_of_each()[1], "/seconds", -1).substr(1));
+  EXPECT_THAT(two, HasSubstr("/color"));
+  EXPECT_THAT(two, HasSubstr("/seconds"));
+  nlohmann::json held = nlohmann::json::array();
+  for (int i = 0; i < 1000; ++i) held.push_back(i);
+  const std::string many = refusal(nlohmann::json{{"type", "heartbeat"}, {"held", held}}.dump());
+  EXPECT_THAT(many, HasSubstr("more problems"));
+  EXPECT_LT(many.size(), 4000u);
+}
+
+TEST(CodecTest, WhatIsNotAFrameIsRefused) {
+  EXPECT_THAT(refusal(""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal("{"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal("[]"), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(refusal("{}"), HasSubstr("/type: is missing"));
+  EXPECT_THAT(refusal(R"({"type": 3})"), HasSubstr("/type"));
+  EXPECT_THAT(refusal(R"({"type": "bye"})"), HasSubstr("expected one of hello"));
+  EXPECT_THAT(refusal(R"({"type": "drain", "type": "drain", "reason": ""})"), HasSubstr("twice"));
+  EXPECT_THAT(refusal(R"({"type": "drain", "reason": 1e999})"), HasSubstr("frame"));
+  EXPECT_THAT(refusal("{\"type\": \"drain\", \"reason\": \"\xFF\"}"), HasSubstr("frame"));
+}
+
+TEST(CodecTest, TooLargeTooDeepAndTooManyAreRefusedBeforeTheyHurt) {
+  EXPECT_THAT(refusal(std::string(kMaxFrame + 1, ' ')), HasSubstr("at most 16777216 bytes"));
+  EXPECT_THAT(refusal(std::string(kMaxFrame, '[')), HasSubstr("nested at most 32 deep"));
+  EXPECT_THAT(refusal("{\"type\":\"drain\",\"reason\":" + std::string(100, '[') + std::string(100, ']') + "}"),
+              HasSubstr("nested at most 32 deep"));
+  EXPECT_EQ(refusal(R"({"type":"drain","reason":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"[["})"), "");
+  std::string list = "0";
+  for (int i = 0; i < 100'001; ++i) list += ",0";
+  EXPECT_THAT(refusal("{\"type\":\"heartbeat\",\"held\":[" + list + "]}"), HasSubstr("/held: expected at most 100000 elements"));
+}
+
+TEST(CodecTest, AnotherVersionsHelloIsReadAsFarAsItsVersion) {
+  const Message message = decode(R"({"type": "hello", "protocol": 2, "who": "me", "gpus": [1]})");
+  EXPECT_EQ(std::get<Hello>(message).protocol, 2);
+}
+
+TEST(CodecTest, WhatCannotBeSentIsSaidOrMendedWhereItIsWritten) {
+  EXPECT_THROW(encode(Epoch{TrialId{1}, 1, {1, std::nan(""), 0, 0, 0}}), ProtocolError);
+  TrialOutcome outcome;
+  outcome.trial = TrialId{1};
+  outcome.attempt = 1;
+  outcome.score = some_score();
+  outcome.score->train_loss = std::numeric_limits<double>::infinity();
+  EXPECT_THROW(encode(Result{outcome}), ProtocolError);
+  outcome.score.reset();
+  outcome.outcome = Outcome::failed;
+  for (int i = 0; i < 50'000; ++i) outcome.error += "\xC3\xA4";
+  outcome.error += "\xFF";
+  const auto back = std::get<Result>(decode(encode(Result{outcome})));
+  EXPECT_LE(back.outcome.error.size(), 65'536u);
+  EXPECT_THAT(back.outcome.error, ::testing::EndsWith("\xC3\xA4..."));
+  EXPECT_NO_THROW(decode(encode(Leaving{"\xFF\xFE"})));
+}
+
+TEST(CodecTest, RandomAndMutatedFramesNeverCrash) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  Rng rng(seed);
+  const std::vector<Message> all = one_of_each();
+  const std::string alphabet = "{}[]\",:0123456789.-+eE\\ntrufalse heldtrialatemp\x01\xFF";
+  std::size_t refused = 0, read = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string frame = i % 4 == 0 ? std::string(rng.below(200), 'x') : encode(all[rng.below(all.size())]);
+    if (i % 4 == 0) {
+      for (char& c : frame) c = static_cast<char>(rng.below(256));
+    }
+    for (std::uint64_t changes = 1 + rng.below(4); changes > 0 && !frame.empty(); --changes) {
+      const std::size_t at = rng.below(frame.size());
+      switch (rng.below(4)) {
+        case 0: frame[at] = alphabet[rng.below(alphabet.size())]; break;
+        case 1: frame.erase(at, 1 + rng.below(20)); break;
+        case 2: frame.insert(at, 1, alphabet[rng.below(alphabet.size())]); break;
+        default: frame.insert(at, frame.substr(rng.below(frame.size()), rng.below(20)));
+      }
+    }
+    try {
+      const Message message = decode(frame);
+      EXPECT_NO_THROW(decode(encode(message))) << frame;
+      ++read;
+    } catch (const ProtocolError&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 1000u);
+  EXPECT_GT(read, 100u);
+}
+
+TEST(CodecTest, EveryExampleFrameOfTheDocumentIsLegal) {
+  const char* source = std::getenv("FUSION_SOURCE_DIR");
+  const std::string text = read_text(std::filesystem::path(source != nullptr ? source : ".") / "docs/protocol.md");
+  std::set<std::size_t> kinds;
+  const std::string fence = "```json\n";
+  for (std::size_t at = text.find(fence); at != std::string::npos; at = text.find(fence, at)) {
+    at += fence.size();
+    const std::string frame = text.substr(at, text.find("\n```", at) - at);
+    at += frame.size() + 4;
+    const Message message = decode(frame);
+    EXPECT_EQ(nlohmann::json::parse(encode(message)), nlohmann::json::parse(frame)) << "the example leaves nothing out";
+    kinds.insert(message.index());
+  }
+  EXPECT_EQ(kinds.size(), std::variant_size_v<Message>) << "every message has an example";
+}
+
+}  // namespace
+}  // namespace fusion::protocol

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/asio.h"
+#include "base/clock.h"
+#include "tools/reader_pool.h"
+#include "tools/study_host.h"
+#include "workers/dispatch/dispatcher.h"
+#include "workers/dispatch/server.h"
+
+namespace fusion {
+
+/// The HTTP API of docs/protocol.md: turns a request into a query on a reader, or a call of the study host, and its answer into JSON.
+/// Lives on the I/O thread; nothing here blocks.
+class Api {
+ public:
+  struct Parts {
+    asio::any_io_executor io;
+    ReaderPool& readers;
+    StudyHost& studies;
+    Dispatcher& dispatcher;
+    std::string database;
+    SteadyTime started;
+    std::function<void(bool drain_workers)> shutdown;
+  };
+  explicit Api(Parts parts) : parts_(std::move(parts)) {}
+
+  void handle(const HttpRequest& request, std::function<void(HttpResponse)> respond);
+
+ private:
+  using Respond = std::function<void(HttpResponse)>;
+  bool route_studies(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
+  bool route_one_study(const HttpRequest& request, StudyId id, const std::vector<std::string>& path, Respond& respond);
+  bool route_rest(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
+  void submit(const HttpRequest& request, Respond respond);
+  void change(StudyId id, StudyAction action, Respond respond);
+  void one_study(StudyId id, int status, Respond respond);
+  void query(const HttpRequest& request, Respond respond);
+  void shutdown(const HttpRequest& request, Respond respond);
+  /// A reader's answer under `key` (or as it is where key is empty); null becomes 404 with `missing`.
+  void read(std::function<nlohmann::json(const StoreReader&)> work, std::string key, std::string missing, Respond respond);
+  nlohmann::json with_totals(nlohmann::json study) const;
+
+  Parts parts_;
+};
+
+}  // namespace fusion

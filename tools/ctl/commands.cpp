@@ -1,0 +1,33 @@
+#include "tools/ctl/commands.h"
+
+#include <cmath>
+#include <limits>
+
+namespace fusion::ctl {
+
+HttpClient Context::client() const {
+  return HttpClient(Url::parse(url), std::chrono::milliseconds(std::llround(timeout_s * 1000)));
+}
+
+std::string study_path(std::int64_t study) { return "/api/v1/studies/" + std::to_string(study); }
+
+CLI::Option* add_id(CLI::App* command, const std::string& name, std::int64_t& id, const std::string& help) {
+  const CLI::Validator positive(
+      [name](std::string& text) {
+        const bool digits = !text.empty() && text.size() < 19 && text.find_first_not_of("0123456789") == std::string::npos;
+        return digits && text.find_first_not_of('0') != std::string::npos ? std::string()
+                                                                         : "expected a number of at least 1, got \"" + text + "\"";
+      },
+      "", name);
+  return command->add_option(name, id, help)->check(positive);
+}
+
+bool printed_as_json(const Context& context, const Answer& answer) {
+  if (!context.json) return false;
+  std::string_view body = answer.body;
+  while (!body.empty() && (body.back() == '\n' || body.back() == '\r' || body.back() == ' ')) body.remove_suffix(1);
+  print_line(body);
+  return true;
+}
+
+}  // namespace fusion::ctl

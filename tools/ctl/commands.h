@@ -1,0 +1,51 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "tools/ctl/http_client.h"
+#include "tools/ctl/terminal.h"
+
+namespace fusion::ctl {
+
+/// What all commands share: the options before or behind the command's name, and the command that was chosen.
+struct Context {
+  std::string url = "http://127.0.0.1:7878";
+  bool json = false;
+  bool no_color = false;
+  double timeout_s = 30;
+  std::function<int()> chosen;  ///< set by the parser; returns the program's status
+
+  HttpClient client() const;
+  Terminal terminal() const { return Terminal::of_stdout(no_color); }
+};
+
+/// Adds the commands to the program. `context` must outlive the app; options of a command live as long as the app.
+void add_study_commands(CLI::App& app, Context& context);   ///< submit validate list status watch fits export pause resume cancel
+void add_trial_commands(CLI::App& app, Context& context);   ///< best trials show
+void add_daemon_commands(CLI::App& app, Context& context);  ///< query workers events health shutdown
+
+// For the files of commands:
+
+/// A command with a line of help. `run` is called after the whole command line was read, with what `options` holds then.
+template <typename Options>
+CLI::App* add_command(CLI::App& app, Context& context, const std::string& name, const std::string& help,
+                      std::shared_ptr<Options> options, int (*run)(const Context&, const Options&)) {
+  CLI::App* command = app.add_subcommand(name, help);
+  command->fallthrough();
+  command->callback([&context, options, run] { context.chosen = [&context, options, run] { return run(context, *options); }; });
+  return command;
+}
+
+/// `/api/v1/studies/7`
+std::string study_path(std::int64_t study);
+
+/// Requires a positive integer, named for people ("ID", "TRIAL").
+CLI::Option* add_id(CLI::App* command, const std::string& name, std::int64_t& id, const std::string& help);
+
+/// With --json prints the answer as it came and returns true.
+bool printed_as_json(const Context& context, const Answer& answer);
+
+}  // namespace fusion::ctl

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace fusion::ctl {
+
+/// The daemon did not do what was asked though the request may have been fine: it is down, slow, broken, or not a daemon of
+/// ours. `what()` is one or more sentences, one a line; the program ends with status 1.
+class DaemonFailure : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Nothing listens there, or the host is not known.
+class Unreachable : public DaemonFailure {
+  using DaemonFailure::DaemonFailure;
+};
+
+/// The daemon refused the request with a status of 4xx; `what()` is its problems, one a line. Exit status 2.
+class Refused : public Error {
+ public:
+  Refused(unsigned http_status, const std::string& problems) : Error(problems), status(http_status) {}
+  unsigned status;
+};
+
+/// Where a daemon listens: `http://host[:port][/prefix]`, port 7878 if none is named, an IPv6 address in brackets.
+struct Url {
+  std::string host, port, prefix;
+  /// Throws ConfigError saying what was expected.
+  static Url parse(std::string_view text);
+  std::string text() const;
+};
+
+/// A 2xx answer: the bytes as they came, and what they say (always an object).
+struct Answer {
+  std::string body;
+  nlohmann::json value;
+  /// The object or list behind a key. Throws DaemonFailure if there is none: another program listens there.
+  const nlohmann::json& object(std::string_view key) const;
+  const nlohmann::json& list(std::string_view key) const;
+};
+
+/// Speaks HTTP/1.1 with the daemon, one connection per request. Calls block; not thread-safe.
+///
+/// Throws Refused for 4xx, Unreachable where no connection comes about, DaemonFailure for everything else: no answer in time, an
+/// answer cut short, one that is not HTTP or not a JSON object, a status of 5xx. Nothing is sent twice.
+class HttpClient {
+ public:
+  HttpClient(Url url, std::chrono::milliseconds timeout) : url_(std::move(url)), timeout_(timeout) {}
+  /// `target` starts with /api/v1.
+  Answer get(const std::string& target) const { return exchange("GET", target, ""); }
+  Answer post(const std::string& target, const std::string& body = "{}") const { return exchange("POST", target, body); }
+  /// The same, for requests that may take longer than others.
+  HttpClient with_timeout_of_at_least(std::chrono::milliseconds timeout) const {
+    return HttpClient(url_, std::max(timeout, timeout_));
+  }
+  const Url& url() const { return url_; }
+
+ private:
+  Answer exchange(const std::string& method, const std::string& target, const std::string& body) const;
+
+  Url url_;
+  std::chrono::milliseconds timeout_;
+};
+
+}  // namespace fusion::ctl

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/asio.h"
+#include "store/store_reader.h"
+
+namespace fusion {
+
+/// Read-only queries on threads of their own, each with its own connection, so that nobody waits for them.
+class ReaderPool {
+ public:
+  using Done = std::function<void(nlohmann::json result, std::exception_ptr error)>;
+
+  /// Connections are opened by the threads that use them, on first use.
+  ReaderPool(std::string database, int threads) : database_(std::move(database)), pool_(static_cast<std::size_t>(threads)) {}
+  ~ReaderPool() { pool_.join(); }
+
+  /// `work` on a reader thread; `done` on `executor`.
+  void async(asio::any_io_executor executor, std::function<nlohmann::json(const StoreReader&)> work, Done done) {
+    asio::post(pool_, [this, executor, work = std::move(work), done = std::move(done)]() mutable {
+      nlohmann::json result;
+      std::exception_ptr error;
+      try {
+        thread_local std::string opened;
+        thread_local std::optional<StoreReader> reader;
+        if (!reader || opened != database_) {
+          reader.emplace(StoreReader::open(database_));
+          opened = database_;
+        }
+        result = work(*reader);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      asio::post(executor, [result = std::move(result), error, done = std::move(done)]() mutable {
+        done(std::move(result), error);
+      });
+    });
+  }
+
+ private:
+  std::string database_;
+  asio::thread_pool pool_;
+};
+
+}  // namespace fusion

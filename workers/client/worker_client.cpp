@@ -1,0 +1,511 @@
+#include "workers/client/worker_client.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <optional>
+#include <random>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/asio.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "base/version.h"
+#include "workers/client/connection.h"
+#include "workers/client/held_trials.h"
+#include "workers/protocol/codec.h"
+
+// How a worker ends. `over_` is set once, by `finish`; everything before that goes on as long as it must:
+//
+//   leave (a signal)   waiting trials go back at once; the one in training ends in time, or is stopped and goes back
+//   drain (daemon)     waiting trials are trained first
+//   refused            the one in training is stopped, nothing is sent any more; `failure_` says why
+//
+// For the first two `end_if_done` is asked after every change: nothing waits, nothing trains, and every result is acknowledged (or nobody came
+// to acknowledge it for `leave_wait`). Then the connection says good-bye, and both threads stop.
+
+namespace fusion {
+
+namespace {
+
+using protocol::Held;
+
+std::string host_name() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 && name[0] != '\0' ? name : "unknown";
+}
+
+std::uint64_t any_seed() {
+  std::random_device device;
+  return mix(device(), device());
+}
+
+std::chrono::milliseconds milliseconds_of(double seconds) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
+/// A message that the daemon would refuse must not leave: it would end this worker. Throws ProtocolError.
+void check_sendable(const protocol::Message& message) { protocol::decode(protocol::encode(message)); }
+
+}  // namespace
+
+class WorkerClient::Impl {
+ public:
+  Impl(WorkerClientOptions options, TrainFunction train)
+      : options_(std::move(options)), train_(std::move(train)), jitter_(any_seed()) {
+    if (options_.name.empty()) options_.name = host_name() + "-" + std::to_string(::getpid());
+  }
+
+  void run();
+  void leave(const std::string& reason) {
+    asio::post(io_, [this, reason] { on_leave(reason); });
+  }
+  const WorkerClientOptions& options() const { return options_; }
+
+ private:
+  // training thread
+  void train(const Assignment& assignment);
+  TrialOutcome outcome_of(const Assignment& assignment);
+
+  // I/O thread: the connection
+  asio::awaitable<void> keep_connected();
+  asio::awaitable<void> converse(std::shared_ptr<Connection> connection);
+  void disconnected(const std::string& reason);
+  std::chrono::milliseconds next_pause();
+  protocol::Hello hello() const;
+  void send(const protocol::Message& message);
+  void heartbeat();
+  void await_signal(int received);
+
+  // I/O thread: what the daemon says
+  void on_message(const protocol::Message& message);
+  void on(const protocol::Welcome& message);
+  void on(const protocol::Refused& message);
+  void on(const protocol::Pack& message);
+  void on(const protocol::Ack& message);
+  void on(const protocol::Cancel& message);
+  void on(const protocol::Drain& message);
+  template <typename Other>
+  void on(const Other&) {
+    throw ProtocolError("the daemon sent a message that only workers send");
+  }
+
+  // I/O thread: training, and the end
+  void train_next();
+  void on_epoch(const Held& what, const EpochReport& report);
+  void on_trained(TrialOutcome outcome);
+  void finish_trial(TrialOutcome outcome);
+  void give_back(const std::vector<Held>& held);
+  void on_leave(const std::string& reason);
+  void fail(std::exception_ptr error);
+  void end_if_done();
+  void finish();
+  void stop_threads();
+  TrialOutcome outcome_without_score(const Held& what, Outcome outcome, std::string error) const;
+
+  // constant after construction
+  WorkerClientOptions options_;
+  TrainFunction train_;
+
+  // the two threads' queues; `main_` runs on the training thread
+  asio::io_context io_{1}, main_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> io_work_{io_.get_executor()}, main_work_{main_.get_executor()};
+
+  // I/O thread
+  HeldTrials held_;
+  std::shared_ptr<Connection> connection_;
+  bool welcomed_ = false;       // of connection_: before that nothing but hello may be sent
+  bool told_lost_ = false;      // one line per change of state, not per try
+  std::chrono::milliseconds heartbeat_every_{10'000};
+  asio::steady_timer heartbeat_{io_}, pause_{io_}, grace_{io_}, deadline_{io_};
+  asio::signal_set signals_{io_};
+  int tries_ = 0;
+  Rng jitter_;
+  std::vector<Held> to_give_back_;            // while disconnected
+  std::optional<std::string> cancelled_;      // why the daemon wants the trial in training stopped
+  std::optional<std::string> leaving_;        // why
+  bool draining_ = false;
+  bool stopped_to_leave_ = false;
+  bool waiting_for_acks_ = false;
+  bool over_ = false;
+
+  // written by the I/O thread, read by `run` after it was joined
+  std::exception_ptr failure_;
+};
+
+// ---- the threads
+
+void WorkerClient::Impl::run() {
+  if (options_.handle_signals) {
+    signals_.add(SIGTERM);
+    signals_.add(SIGINT);
+    await_signal(0);
+  }
+  auto connect = [this] { return keep_connected(); };
+  auto ended = [this](std::exception_ptr error) {
+    if (error) fail(error);
+    stop_threads();
+  };
+  asio::co_spawn(io_, std::move(connect), std::move(ended));
+  std::thread io_thread([this] {
+    try {
+      io_.run();
+    } catch (...) {
+      failure_ = std::current_exception();
+      stop_threads();
+    }
+  });
+  main_.run();
+  io_thread.join();
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void WorkerClient::Impl::await_signal(int received) {
+  signals_.async_wait([this, received](boost::system::error_code error, int signal) {
+    if (error) return;
+    // SIGTERM may come twice without meaning anything by it: from a batch system, and from a daemon that stops.
+    if (signal == SIGINT && received == SIGINT) std::_Exit(128 + SIGINT);
+    on_leave(signal == SIGINT ? "received SIGINT" : "received SIGTERM");
+    await_signal(signal == SIGINT ? signal : received);
+  });
+}
+
+void WorkerClient::Impl::stop_threads() {
+  main_.stop();
+  io_.stop();
+}
+
+void WorkerClient::Impl::fail(std::exception_ptr error) {
+  if (!failure_) failure_ = std::move(error);
+  held_.stop_training();
+  if (connection_) connection_->cut();
+}
+
+// ---- training thread
+
+void WorkerClient::Impl::train(const Assignment& assignment) {
+  TrialOutcome outcome = outcome_of(assignment);
+  outcome.trial = assignment.job.trial;
+  outcome.attempt = assignment.job.attempt;
+  asio::post(io_, [this, outcome = std::move(outcome)] { on_trained(outcome); });
+}
+
+TrialOutcome WorkerClient::Impl::outcome_of(const Assignment& assignment) {
+  const Held what = assignment.held();
+  const auto report = [this, what](const EpochReport& epoch) {
+    asio::post(io_, [this, what, epoch] { on_epoch(what, epoch); });
+  };
+  try {
+    return train_(*assignment.pack, assignment.job, assignment.stop, report);
+  } catch (const std::bad_alloc&) {
+    return outcome_without_score(what, Outcome::oom, "the worker's memory ran out");
+  } catch (const std::exception& error) {
+    return outcome_without_score(what, Outcome::failed, error.what());
+  } catch (...) {
+    return outcome_without_score(what, Outcome::failed, "the trainer threw something that is not a std::exception");
+  }
+}
+
+TrialOutcome WorkerClient::Impl::outcome_without_score(const Held& what, Outcome outcome, std::string error) const {
+  TrialOutcome result;
+  result.trial = what.trial;
+  result.attempt = what.attempt;
+  result.outcome = outcome;
+  result.error = std::move(error);
+  return result;
+}
+
+// ---- the connection
+
+asio::awaitable<void> WorkerClient::Impl::keep_connected() {
+  while (true) {
+    const auto began = std::chrono::steady_clock::now();
+    connection_ = std::make_shared<Connection>(io_);
+    std::string reason;
+    bool legal = true;
+    try {
+      const std::shared_ptr<Connection> connection = connection_;
+      co_await converse(connection);
+    } catch (const ProtocolError& error) {
+      legal = false;
+      reason = std::string("the daemon sent something illegal: ") + error.what();
+    } catch (const ConfigError&) {
+      fail(std::current_exception());
+    } catch (const std::exception& error) {
+      reason = error.what();
+    }
+    // A daemon that accepts and at once throws out (another worker has this name, say) is not asked five times a second.
+    const bool lasted = std::chrono::steady_clock::now() - began > std::chrono::seconds(1);
+    if (welcomed_ && legal && lasted) tries_ = 0;
+    disconnected(reason);
+    end_if_done();
+    if (over_ || failure_) co_return;
+    pause_.expires_after(next_pause());
+    boost::system::error_code woken;
+    co_await pause_.async_wait(asio::redirect_error(asio::use_awaitable, woken));
+  }
+}
+
+asio::awaitable<void> WorkerClient::Impl::converse(std::shared_ptr<Connection> connection) {
+  co_await connection->open(options_.url, options_.token);
+  const protocol::Message first = hello();
+  connection->send(first);
+  while (true) {
+    const protocol::Message message = co_await connection->read();
+    on_message(message);
+  }
+}
+
+void WorkerClient::Impl::disconnected(const std::string& reason) {
+  connection_->cut();
+  connection_.reset();
+  welcomed_ = false;
+  heartbeat_.cancel();
+  if (over_ || failure_) return;
+  if (!told_lost_) {
+    logger("worker")->warn("no connection, trying again and again url={} reason=\"{}\"", options_.url.text(), reason);
+  } else {
+    logger("worker")->debug("still no connection url={} reason=\"{}\"", options_.url.text(), reason);
+  }
+  told_lost_ = true;
+}
+
+std::chrono::milliseconds WorkerClient::Impl::next_pause() {
+  const double most = static_cast<double>(options_.backoff_max.count());
+  const double pause = static_cast<double>(options_.backoff_min.count()) * static_cast<double>(1 << std::min(tries_, 20));
+  ++tries_;
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::min(pause, most) * jitter_.uniform(0.5, 1.0)));
+}
+
+protocol::Hello WorkerClient::Impl::hello() const {
+  protocol::Hello hello;
+  hello.name = options_.name;
+  hello.host = host_name();
+  hello.pid = ::getpid();
+  hello.device = options_.device;
+  hello.slots = options_.slots;
+  hello.code_version = kCodeVersion;
+  hello.torch_version = options_.torch_version;
+  hello.held = held_.held();
+  return hello;
+}
+
+// What cannot be sent now is said after the next welcome: results and epochs are kept, the rest follows from the state.
+void WorkerClient::Impl::send(const protocol::Message& message) {
+  if (welcomed_) connection_->send(message);
+}
+
+void WorkerClient::Impl::heartbeat() {
+  heartbeat_.expires_after(heartbeat_every_);
+  heartbeat_.async_wait([this, of = connection_](boost::system::error_code error) {
+    if (error || of != connection_ || !welcomed_) return;
+    send(protocol::Heartbeat{held_.held()});
+    heartbeat();
+  });
+}
+
+// ---- what the daemon says
+
+void WorkerClient::Impl::on_message(const protocol::Message& message) {
+  if (!welcomed_ && !std::holds_alternative<protocol::Welcome>(message) && !std::holds_alternative<protocol::Refused>(message)) {
+    throw ProtocolError("expected welcome or refused as the first message, got another one");
+  }
+  std::visit([this](const auto& m) { on(m); }, message);
+  end_if_done();
+}
+
+void WorkerClient::Impl::on(const protocol::Welcome& message) {
+  if (welcomed_) throw ProtocolError("welcome came twice on one connection");
+  welcomed_ = true;
+  told_lost_ = false;
+  heartbeat_every_ = std::clamp(milliseconds_of(message.heartbeat_s), std::chrono::milliseconds(20), std::chrono::milliseconds(60'000));
+  logger("worker")->info("connected url={} name={} worker={} held={} unacknowledged={} lease_s={} daemon_version={}",
+                         options_.url.text(), options_.name, message.worker.value, held_.held().size(),
+                         held_.unacknowledged_results(), message.lease_s, message.code_version);
+  for (const protocol::Message& kept : held_.unacknowledged()) send(kept);
+  if (leaving_) send(protocol::Leaving{*leaving_});
+  give_back(std::exchange(to_give_back_, {}));
+  heartbeat();
+}
+
+void WorkerClient::Impl::on(const protocol::Refused& message) {
+  fail(std::make_exception_ptr(ProtocolError("the daemon at " + options_.url.text() + " refused this worker: " + message.error)));
+}
+
+void WorkerClient::Impl::on(const protocol::Pack& message) {
+  const std::size_t added = held_.add(message);
+  logger("worker")->debug("pack received study={} trials={} new={}", message.study.value, message.trials.size(), added);
+  if (leaving_) give_back(held_.take_waiting());  // it was on its way already
+  train_next();
+}
+
+void WorkerClient::Impl::on(const protocol::Ack& message) {
+  const bool known = held_.acknowledge(message);
+  if (message.what == "result" && known && !message.accepted) {
+    logger("worker")->info("result not wanted any more trial={} attempt={}", message.trial.value, message.attempt);
+  }
+}
+
+void WorkerClient::Impl::on(const protocol::Cancel& message) {
+  const std::string why = message.reason.empty() ? "the daemon cancelled the trial" : message.reason;
+  for (const Held& what : message.held) {
+    if (held_.training() == what) {
+      cancelled_ = why;
+      held_.stop_training();
+    } else if (held_.take_waiting(what)) {
+      finish_trial(outcome_without_score(what, Outcome::cancelled, why));
+    }
+  }
+}
+
+void WorkerClient::Impl::on(const protocol::Drain& message) {
+  if (!leaving_ && !draining_) {
+    logger("worker")->info("draining reason=\"{}\" held={}", message.reason, held_.held().size());
+    send(protocol::Leaving{"drained"});
+  }
+  draining_ = true;
+}
+
+// ---- training
+
+void WorkerClient::Impl::train_next() {
+  if (over_ || failure_) return;
+  std::optional<Assignment> next = held_.begin_next();
+  if (!next) return;
+  cancelled_.reset();
+  stopped_to_leave_ = false;
+  logger("worker")->info("trial begun trial={} attempt={} study={}", next->job.trial.value, next->job.attempt,
+                         next->pack->study.value);
+  asio::post(main_, [this, assignment = std::move(*next)] { train(assignment); });
+}
+
+void WorkerClient::Impl::on_epoch(const Held& what, const EpochReport& report) {
+  const protocol::Epoch epoch{what.trial, what.attempt, report};
+  try {
+    check_sendable(epoch);
+  } catch (const ProtocolError& error) {
+    logger("worker")->warn("epoch not reported trial={} epoch={} error=\"{}\"", what.trial.value, report.epoch, error.what());
+    return;
+  }
+  if (held_.add_epoch(epoch)) send(epoch);
+}
+
+void WorkerClient::Impl::on_trained(TrialOutcome outcome) {
+  const Held what{outcome.trial, outcome.attempt};
+  const bool untrained = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
+  if (untrained && stopped_to_leave_ && !cancelled_) {
+    held_.drop_training();
+    give_back({what});
+  } else {
+    if (outcome.outcome == Outcome::cancelled && cancelled_) outcome.error = *cancelled_;
+    finish_trial(std::move(outcome));
+  }
+  grace_.cancel();
+  train_next();
+  end_if_done();
+}
+
+void WorkerClient::Impl::finish_trial(TrialOutcome outcome) {
+  const Held what{outcome.trial, outcome.attempt};
+  if (outcome.outcome != Outcome::completed && outcome.error.empty()) outcome.error = "the trainer gave no reason";
+  if (outcome.device.empty()) outcome.device = options_.device;
+  if (outcome.code_version.empty()) outcome.code_version = kCodeVersion;
+  if (outcome.torch_version.empty()) outcome.torch_version = options_.torch_version;
+  try {
+    check_sendable(protocol::Result{outcome});
+  } catch (const ProtocolError& error) {
+    TrialOutcome failed = outcome_without_score(what, Outcome::failed, std::string("the trainer's result is not legal: ") + error.what());
+    failed.device = options_.device;
+    failed.code_version = kCodeVersion;
+    failed.torch_version = options_.torch_version;
+    outcome = std::move(failed);
+  }
+  if (outcome.score) {
+    logger("worker")->info("trial ended trial={} attempt={} outcome={} dev_score={:.4f} train_s={:.3f}", what.trial.value,
+                           what.attempt, name_of(outcome.outcome), outcome.score->dev_score, outcome.score->train_s);
+  } else {
+    logger("worker")->info("trial ended trial={} attempt={} outcome={} error=\"{}\"", what.trial.value, what.attempt,
+                           name_of(outcome.outcome), outcome.error);
+  }
+  held_.finish(outcome);
+  send(protocol::Result{std::move(outcome)});
+}
+
+// ---- leaving
+
+void WorkerClient::Impl::give_back(const std::vector<Held>& held) {
+  if (held.empty()) return;
+  if (!welcomed_) {
+    to_give_back_.insert(to_give_back_.end(), held.begin(), held.end());
+    return;
+  }
+  logger("worker")->info("trials given back trials={} first={}", held.size(), held.front().trial.value);
+  send(protocol::GiveBack{held, leaving_.value_or("the worker is leaving")});
+}
+
+void WorkerClient::Impl::on_leave(const std::string& reason) {
+  if (leaving_ || over_) return;
+  leaving_ = reason;
+  logger("worker")->info("leaving reason=\"{}\" waiting={} training={} grace_s={}", reason, held_.waiting(),
+                         held_.training().has_value(), std::chrono::duration<double>(options_.grace).count());
+  send(protocol::Leaving{reason});
+  give_back(held_.take_waiting());
+  grace_.expires_after(options_.grace);
+  grace_.async_wait([this](boost::system::error_code error) {
+    if (error || !held_.training()) return;
+    stopped_to_leave_ = true;
+    held_.stop_training();
+  });
+  end_if_done();
+}
+
+void WorkerClient::Impl::end_if_done() {
+  if (over_ || failure_ || held_.training() || (!leaving_ && !draining_)) return;
+  if (held_.empty()) return finish();
+  if (held_.waiting() > 0 || waiting_for_acks_) return;
+  waiting_for_acks_ = true;
+  tries_ = 0;  // if there is no connection, now is the time
+  pause_.cancel();
+  deadline_.expires_after(options_.leave_wait);
+  deadline_.async_wait([this](boost::system::error_code error) {
+    if (error || over_) return;
+    logger("worker")->warn("leaving without acknowledgement results={} waited_s={}", held_.unacknowledged_results(),
+                           std::chrono::duration<double>(options_.leave_wait).count());
+    finish();
+  });
+}
+
+// The reader ends when the good-bye is answered; then `keep_connected` returns, and with it both threads.
+void WorkerClient::Impl::finish() {
+  over_ = true;
+  logger("worker")->info("worker ends unacknowledged={}", held_.unacknowledged_results());
+  pause_.cancel();
+  if (!welcomed_) {
+    if (connection_) connection_->cut();
+    return;
+  }
+  connection_->close();
+  deadline_.expires_after(options_.leave_wait);
+  deadline_.async_wait([this](boost::system::error_code error) {
+    if (!error && connection_) connection_->cut();
+  });
+}
+
+// ---- the public face
+
+WorkerClient::WorkerClient(WorkerClientOptions options, TrainFunction train)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(train))) {}
+WorkerClient::~WorkerClient() = default;
+void WorkerClient::run() { impl_->run(); }
+void WorkerClient::leave(const std::string& reason) { impl_->leave(reason); }
+const WorkerClientOptions& WorkerClient::options() const { return impl_->options(); }
+
+}  // namespace fusion

@@ -1,0 +1,714 @@
+#include "workers/dispatch/dispatcher.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "workers/dispatch/log_text.h"
+#include "workers/dispatch/worker_session.h"
+#include "workers/protocol/codec.h"
+
+// Where a trial is, as seen from here:
+//
+//   queued    in queues_ (ready or aside)                    entry.queued
+//   granting  taken out, its lease is being committed        Worker::granting
+//   leased    a Lease in leases_                             Worker's slot is taken
+//   ending    the lease is taken out, its end is committed   Worker::unacked
+//   adopting  queued, but a worker says that it has it       adopting_
+//   doomed    final or cancelled, yet a worker may still train it: no entry any more, the lease only fills a slot
+//
+// A trial that a worker came back with before it was submitted has a lease and no entry; `submit` finds the lease.
+
+namespace fusion {
+
+using protocol::Held;
+using protocol::Message;
+
+namespace {
+
+constexpr std::chrono::seconds kRetryAfter{1};
+
+std::string seconds_text(std::chrono::milliseconds time) {
+  return nlohmann::json(std::chrono::duration<double>(time).count()).dump();
+}
+
+double seconds_between(SteadyTime from, SteadyTime to) { return std::chrono::duration<double>(to - from).count(); }
+
+WorkerRecord record_of(const protocol::Hello& hello) {
+  WorkerRecord record;
+  record.name = hello.name;
+  record.host = hello.host;
+  record.device = hello.device;
+  record.code_version = hello.code_version;
+  record.torch_version = hello.torch_version;
+  record.pid = hello.pid;
+  record.slots = hello.slots;
+  return record;
+}
+
+Event worker_event(std::string kind, WorkerId worker, std::string text) {
+  Event event;
+  event.kind = std::move(kind);
+  event.worker = worker;
+  event.text = std::move(text);
+  return event;
+}
+
+/// What the log of events says of an attempt whose trial is queued again.
+Event requeue_event(const TrialOutcome& outcome, const FinishResult& result, WorkerId worker) {
+  Event event = worker_event(outcome.outcome == Outcome::lost ? "trial_lost" : "trial_requeued", worker,
+                             "attempt " + std::to_string(outcome.attempt) + " ended " +
+                                 std::string(name_of(outcome.outcome)) + (outcome.error.empty() ? "" : ": " + outcome.error));
+  event.study = result.study;
+  event.trial = outcome.trial;
+  return event;
+}
+
+TrialOutcome outcome_without_score(Held what, Outcome kind, std::string error) {
+  TrialOutcome outcome;
+  outcome.trial = what.trial;
+  outcome.attempt = what.attempt;
+  outcome.outcome = kind;
+  outcome.error = std::move(error);
+  return outcome;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(asio::io_context& io, GroupCommit& store, const Clock& clock, DispatchOptions options)
+    : io_(io),
+      store_(store),
+      clock_(clock),
+      options_(std::move(options)),
+      leases_(clock, options_.lease),
+      timer_(io),
+      alive_(std::make_shared<Dispatcher*>(this)) {
+  start_timer();
+}
+
+Dispatcher::~Dispatcher() = default;
+
+// Work at the store, and its answer here, unless we are gone by then.
+template <typename Work, typename Done>
+void Dispatcher::commit(Work work, Done done) {
+  auto answer = [alive = std::weak_ptr<Dispatcher*>(alive_), done = std::move(done)](auto result) mutable {
+    if (!alive.expired()) done(std::move(result));
+  };
+  store_.async(io_.get_executor(), std::move(work), std::move(answer));
+}
+
+void Dispatcher::start_timer() {
+  timer_.expires_after(options_.tick);
+  timer_.async_wait([this, alive = std::weak_ptr<Dispatcher*>(alive_)](boost::system::error_code error) {
+    if (error || alive.expired() || stopped_) return;
+    tick();
+    start_timer();
+  });
+}
+
+void Dispatcher::tick() {
+  for (Lease& lease : leases_.take_expired()) {
+    lose(std::move(lease), "the worker was silent for " + seconds_text(options_.lease) + " s");
+  }
+  if (queues_.admit(clock_.steady())) schedule_pump();
+  forget_gone_workers();
+  schedule_pump();
+}
+
+// ---- the daemon's side
+
+void Dispatcher::update_study(DispatchStudy study) {
+  queues_.put(std::move(study));
+  schedule_pump();
+}
+
+void Dispatcher::set_paused(StudyId study, bool paused) {
+  queues_.set_paused(study, paused);
+  schedule_pump();
+}
+
+void Dispatcher::cancel_study(StudyId study, const std::string& reason) {
+  queues_.remove(study);
+  entry_counts_.erase(study);
+  std::map<std::string, std::vector<Held>> told;
+  for (auto at = entries_.begin(); at != entries_.end();) {
+    const auto here = at++;
+    if (here->second.study != study) continue;
+    doom_leases(here->first, reason, told);
+    entries_.erase(here);
+  }
+  tell_cancelled(told, reason);
+}
+
+void Dispatcher::submit(StudyId study, std::vector<QueuedTrial> trials) {
+  if (queues_.find(study) == nullptr) return;
+  const SteadyTime admitted = clock_.steady() + options_.reconnect_grace;
+  for (QueuedTrial& job : trials) {
+    const TrialId trial = job.trial;
+    const std::int64_t ask_index = job.ask_index;
+    const bool recovered = job.recovered;
+    const auto [at, fresh] = entries_.try_emplace(trial);
+    if (!fresh) continue;
+    ++entry_counts_[study];
+    at->second.study = study;
+    at->second.job = std::move(job);
+    at->second.queued = !adopting_.contains(trial) && leases_.of_trial(trial).empty();
+    if (!at->second.queued) continue;
+    if (recovered) {
+      queues_.hold_back(study, trial, ask_index, admitted);
+    } else {
+      queues_.push(study, trial);
+    }
+  }
+  schedule_pump();
+}
+
+void Dispatcher::drain_workers(const std::string& reason) {
+  draining_ = reason;
+  for (const auto& [name, worker] : workers_) send(name, protocol::Drain{reason});
+  schedule_pump();
+}
+
+void Dispatcher::stop() {
+  stopped_ = true;
+  timer_.cancel();
+}
+
+Dispatcher::Outstanding Dispatcher::outstanding(StudyId study) const {
+  const auto found = entry_counts_.find(study);
+  Outstanding counts;
+  counts.queued = queues_.waiting(study);
+  if (found != entry_counts_.end()) counts.leased = found->second - counts.queued;
+  return counts;
+}
+
+std::size_t Dispatcher::connected_workers() const {
+  return static_cast<std::size_t>(
+      std::count_if(workers_.begin(), workers_.end(), [](const auto& entry) { return entry.second.session != nullptr; }));
+}
+
+std::size_t Dispatcher::free_slots() const {
+  std::size_t free = 0;
+  for (const auto& [name, worker] : workers_) free += free_slots(worker);
+  return free;
+}
+
+nlohmann::json Dispatcher::workers_json() const {
+  nlohmann::json list = nlohmann::json::array();
+  const SteadyTime now = clock_.steady();
+  for (const auto& [name, worker] : workers_) {
+    if (!worker.session || !worker.id) continue;
+    std::set<std::int64_t> held;
+    for (const Held& what : leases_.of_worker(name)) held.insert(what.trial.value);
+    for (const Held& what : worker.unacked) held.insert(what.trial.value);
+    list.push_back({{"id", worker.id.value},
+                    {"name", name},
+                    {"host", worker.hello.host},
+                    {"pid", worker.hello.pid},
+                    {"device", worker.hello.device},
+                    {"slots", worker.hello.slots},
+                    {"code_version", worker.hello.code_version},
+                    {"torch_version", worker.hello.torch_version},
+                    {"held", held},
+                    {"connected_s", seconds_between(worker.connected, now)},
+                    {"silent_s", seconds_between(worker.heard, now)}});
+  }
+  return list;
+}
+
+// ---- granting
+
+// Later, so that the answers of one commit are all heard before anything is granted: then the trials of a pack that end
+// together make room for one new pack instead of many small ones.
+void Dispatcher::schedule_pump() {
+  if (std::exchange(pump_posted_, true)) return;
+  asio::post(io_, [this, alive = std::weak_ptr<Dispatcher*>(alive_)] {
+    if (alive.expired()) return;
+    pump_posted_ = false;
+    pump();
+  });
+}
+
+// Trials are spread over workers by load; all that one worker gets of one study goes out as one pack.
+void Dispatcher::pump() {
+  std::map<std::pair<std::string, StudyId>, std::vector<TrialId>> packs;
+  const bool granting = !stopped_ && !draining_ && clock_.steady() >= retry_at_;
+  while (granting) {
+    const auto study = queues_.next();
+    if (!study) break;
+    std::size_t candidates = 0;
+    Worker* worker = least_loaded(candidates);
+    if (worker == nullptr) break;
+    const std::size_t share = (queues_.ready(*study) + candidates - 1) / candidates;
+    const std::vector<TrialId> taken = queues_.take(*study, std::min(free_slots(*worker), share));
+    worker->granting += taken.size();
+    worker->served = ++turn_;
+    auto& pack = packs[{worker->hello.name, *study}];
+    pack.insert(pack.end(), taken.begin(), taken.end());
+  }
+  for (auto& [key, trials] : packs) grant(*find_worker(key.first), key.second, std::move(trials));
+  if (const std::size_t free = free_slots(); std::exchange(told_free_, free) != free && options_.on_slots_changed) {
+    options_.on_slots_changed();
+  }
+}
+
+std::size_t Dispatcher::free_slots(const Worker& worker) const {
+  if (!worker.session || !worker.id || worker.leaving || draining_) return 0;
+  const std::size_t used = leases_.count(worker.hello.name) + worker.granting + worker.adopting + worker.unacked.size();
+  const auto slots = static_cast<std::size_t>(worker.hello.slots);
+  return used >= slots ? 0 : slots - used;
+}
+
+// A worker that is silent gets nothing new; one that just handed in most of a pack soon has more room than now.
+bool Dispatcher::may_grant(const Worker& worker) const {
+  const std::size_t free = free_slots(worker);
+  return free > 0 && free >= worker.unacked.size() && clock_.steady() - worker.heard < options_.lease;
+}
+
+// Smallest part of its slots taken, then fewest slots, then served longest ago.
+Dispatcher::Worker* Dispatcher::least_loaded(std::size_t& candidates) {
+  Worker* best = nullptr;
+  const auto rank = [this](const Worker& worker) {
+    const double free = static_cast<double>(free_slots(worker));
+    return std::tuple(-free / worker.hello.slots, worker.hello.slots, worker.served);
+  };
+  for (auto& [name, worker] : workers_) {
+    if (!may_grant(worker)) continue;
+    ++candidates;
+    if (best == nullptr || rank(worker) < rank(*best)) best = &worker;
+  }
+  return best;
+}
+
+void Dispatcher::grant(Worker& worker, StudyId study, std::vector<TrialId> trials) {
+  for (const TrialId trial : trials) entries_.at(trial).queued = false;
+  auto work = [trials, id = worker.id](Store& store) {
+    std::vector<std::optional<int>> attempts;
+    for (const TrialId trial : trials) attempts.push_back(store.lease(trial, id));
+    return attempts;
+  };
+  auto done = [this, name = worker.hello.name, session = std::weak_ptr(worker.session), study,
+               trials](StoreResult<std::vector<std::optional<int>>> attempts) {
+    granted(name, session, study, trials, attempts);
+  };
+  commit(std::move(work), std::move(done));
+}
+
+void Dispatcher::granted(const std::string& name, const std::weak_ptr<WorkerSession>& session, StudyId study,
+                         const std::vector<TrialId>& trials, StoreResult<std::vector<std::optional<int>>>& attempts) {
+  Worker& worker = *find_worker(name);  // stays while it is granted something
+  worker.granting -= trials.size();
+  schedule_pump();
+  if (!attempts.ok()) {
+    logger("dispatch")->error("pack not leased study={} worker={} trials={}", study.value, name, trials.size());
+    retry_at_ = clock_.steady() + kRetryAfter;
+    put_back(trials);
+    return;
+  }
+  const bool here = worker.session && worker.session == session.lock();
+  std::vector<TrialJob> jobs;
+  for (std::size_t i = 0; i < trials.size(); ++i) {
+    const std::optional<int> attempt = attempts.value()[i];
+    const auto entry = entries_.find(trials[i]);
+    if (entry == entries_.end()) continue;  // its study was cancelled meanwhile
+    if (!attempt) {                         // final in the store: cancelled there, and about to be here
+      forget(trials[i]);
+      continue;
+    }
+    leases_.grant(Held{trials[i], *attempt}, name);
+    entry->second.job.attempts = *attempt;
+    jobs.push_back({trials[i], *attempt, entry->second.job.architecture, entry->second.job.seed});
+  }
+  if (here) {
+    deliver(worker, study, std::move(jobs));
+    return;
+  }
+  for (const TrialJob& job : jobs) {
+    auto lease = leases_.release(Held{job.trial, job.attempt}, name);
+    if (lease) lose(std::move(*lease), "the worker left before the trial reached it");
+  }
+}
+
+void Dispatcher::deliver(Worker& worker, StudyId study, std::vector<TrialJob> jobs) {
+  const DispatchStudy* known = queues_.find(study);
+  if (jobs.empty() || known == nullptr) return;
+  for (const TrialJob& job : jobs) {
+    logger("dispatch")->debug("trial leased trial={} study={} worker={} attempt={} lease_s={}", job.trial.value, study.value,
+                              worker.hello.name, job.attempt, seconds_text(options_.lease));
+  }
+  send(worker.hello.name,
+       protocol::Pack{study, known->dataset_path, known->dataset_digest, known->training, std::move(jobs)});
+}
+
+void Dispatcher::put_back(const std::vector<TrialId>& trials) {
+  for (const TrialId trial : trials) requeue(trial);
+}
+
+// ---- joining and leaving
+
+void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello) {
+  Worker& worker = workers_[hello.name];
+  if (worker.session) {
+    logger("dispatch")->warn("worker replaced worker={} old={} new={}", hello.name, worker.session->peer(), session->peer());
+    const std::shared_ptr<WorkerSession> old = worker.session;
+    leave(*old, "another connection of that name replaced it");
+    old->close("another connection of this name replaced this one");
+  }
+  worker.hello = hello;
+  worker.id = WorkerId{};
+  worker.session = session;
+  worker.connected = worker.heard = clock_.steady();
+  worker.leaving = false;
+  ++worker.joining;
+  lose_unnamed(worker, hello.held);
+  std::vector<Held> refused;
+  const std::vector<Candidate> candidates = sort_held(worker, hello.held, refused);
+  auto work = [record = record_of(hello), candidates](Store& store) {
+    const WorkerId id = store.join_worker(record);
+    store.add_event(worker_event("worker_joined", id, record.name + " on " + record.host + ", device " + record.device));
+    std::vector<bool> yes;
+    for (const Candidate& c : candidates) yes.push_back(store.readopt(c.what.trial, c.what.attempt, id));
+    return std::pair(id, yes);
+  };
+  auto done = [this, name = hello.name, session, candidates, refused](StoreResult<std::pair<WorkerId, std::vector<bool>>> result) {
+    Worker& w = *find_worker(name);  // stays while it joins
+    --w.joining;
+    const bool ok = result.ok();
+    std::vector<Held> cancelled = adopted(w, candidates, ok ? result.value().second : std::vector<bool>(candidates.size()));
+    if (!ok) {
+      logger("dispatch")->error("worker not recorded worker={}", name);
+      session->close("the daemon could not record this worker");
+      return;
+    }
+    joined(name, session, result.value().first);
+    cancelled.insert(cancelled.end(), refused.begin(), refused.end());
+    if (!cancelled.empty()) send(name, protocol::Cancel{std::move(cancelled), "the trial ended, or went to another worker"});
+  };
+  worker.adopting += candidates.size();
+  commit(std::move(work), std::move(done));
+}
+
+// What it was sent over an older connection and does not name has not arrived, or was dropped by it.
+void Dispatcher::lose_unnamed(const Worker& worker, const std::vector<Held>& held) {
+  const std::set<Held> named(held.begin(), held.end());
+  for (const Held& what : leases_.of_worker(worker.hello.name)) {
+    if (named.contains(what)) continue;
+    auto lease = leases_.release(what, worker.hello.name);
+    lose(std::move(*lease), "the worker came back without it");
+  }
+}
+
+void Dispatcher::joined(const std::string& name, const std::shared_ptr<WorkerSession>& session, WorkerId id) {
+  Worker& worker = *find_worker(name);
+  if (worker.session != session) {
+    note_left(name, id, "the connection ended at once");
+    return;
+  }
+  worker.id = id;
+  const protocol::Hello& hello = worker.hello;
+  logger("dispatch")->info("worker joined worker={} id={} host={} device={} slots={} held={}", name, id.value, hello.host,
+                           hello.device, hello.slots, leases_.count(name));
+  const auto seconds = [](std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); };
+  send(name, protocol::Welcome{id, seconds(options_.lease), seconds(options_.heartbeat), FUSION_VERSION});
+  if (draining_) send(name, protocol::Drain{*draining_});
+  schedule_pump();
+}
+
+// What is leased to the worker goes on; what is queued is a candidate; the rest is refused.
+std::vector<Dispatcher::Candidate> Dispatcher::sort_held(Worker& worker, std::span<const Held> held,
+                                                         std::vector<Held>& refused) {
+  std::vector<Candidate> candidates;
+  for (const Held& what : held) {
+    if (leases_.extend(what, worker.hello.name)) {
+      if (leases_.find(what)->doomed) refused.push_back(what);  // the first Cancel may have been lost
+      continue;
+    }
+    if (worker.unacked.contains(what) || adopting_.contains(what.trial)) continue;
+    const auto entry = entries_.find(what.trial);
+    const bool known = entry != entries_.end();
+    if (leases_.find(what) != nullptr || (known && !entry->second.queued)) {
+      refused.push_back(what);
+      continue;
+    }
+    if (known) {
+      queues_.erase(entry->second.study, what.trial);
+      entry->second.queued = false;
+    }
+    adopting_.insert(what.trial);
+    candidates.push_back({what, known});
+  }
+  return candidates;
+}
+
+// The store's answer to the candidates. Returns which the worker must stop.
+std::vector<Held> Dispatcher::adopted(Worker& worker, const std::vector<Candidate>& candidates, const std::vector<bool>& yes) {
+  std::vector<Held> refused;
+  worker.adopting -= candidates.size();
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const auto& [what, known] = candidates[i];
+    adopting_.erase(what.trial);
+    const bool cancelled = known && !entries_.contains(what.trial);
+    if (yes[i]) {
+      leases_.grant(what, worker.hello.name, true);
+      logger("dispatch")->info("trial readopted trial={} worker={} attempt={}", what.trial.value, worker.hello.name, what.attempt);
+    } else {
+      requeue(what.trial);
+    }
+    if (yes[i] && cancelled) leases_.doom(what);
+    if (!yes[i] || cancelled) refused.push_back(what);
+  }
+  schedule_pump();
+  return refused;
+}
+
+void Dispatcher::leave(const WorkerSession& session, const std::string& reason) {
+  Worker* worker = find_worker(session);
+  if (worker == nullptr) return;
+  const WorkerId id = worker->id;
+  worker->session = nullptr;
+  logger("dispatch")->info("worker left worker={} id={} held={} reason={}", worker->hello.name, id.value,
+                           leases_.count(worker->hello.name), log_text(reason));
+  if (id) note_left(worker->hello.name, id, reason);
+  schedule_pump();
+}
+
+void Dispatcher::note_left(const std::string& name, WorkerId id, const std::string& reason) {
+  auto work = [name, id, reason](Store& store) {
+    store.leave_worker(id, reason);
+    store.add_event(worker_event("worker_left", id, name + ": " + reason));
+    return std::monostate{};
+  };
+  auto done = [name](StoreResult<std::monostate> result) {
+    if (!result.ok()) logger("dispatch")->error("worker's leaving not recorded worker={}", name);
+  };
+  commit(std::move(work), std::move(done));
+}
+
+// ---- messages
+
+void Dispatcher::on_message(WorkerSession& session, const Message& message) {
+  Worker* worker = find_worker(session);
+  if (worker == nullptr) return;  // replaced by a newer connection
+  worker->heard = clock_.steady();
+  const auto handle = [&](const auto& m) {
+    if constexpr (requires { on(*worker, m); }) {
+      on(*worker, m);
+    } else {
+      session.refuse("the daemon expects epoch, result, heartbeat, give_back or leaving from a worker that joined, got " +
+                     protocol::encode(m).substr(0, 80));
+    }
+  };
+  std::visit(handle, message);
+}
+
+void Dispatcher::on(Worker& worker, const protocol::Epoch& message) {
+  const Held what{message.trial, message.attempt};
+  const std::string name = worker.hello.name;
+  protocol::Ack ack{"epoch", message.trial, message.attempt, message.report.epoch, false};
+  const Lease* lease = leases_.find(what);
+  if (lease != nullptr && (lease->worker != name || lease->doomed)) {
+    leases_.extend(what, name);
+    send(name, ack);
+    return;
+  }
+  leases_.extend(what, name);
+  auto work = [message](Store& store) { return store.add_epoch(message.trial, message.attempt, message.report); };
+  auto done = [this, name, ack](StoreResult<bool> stored) mutable {
+    if (!stored.ok()) {
+      logger("dispatch")->error("epoch not stored trial={} attempt={} epoch={}", ack.trial.value, ack.attempt, ack.epoch);
+      return;
+    }
+    ack.accepted = stored.value();
+    send(name, ack);
+  };
+  commit(std::move(work), std::move(done));
+}
+
+void Dispatcher::on(Worker& worker, const protocol::Result& message) {
+  const TrialOutcome& outcome = message.outcome;
+  const Held what{outcome.trial, outcome.attempt};
+  const Lease* lease = leases_.find(what);
+  if (lease != nullptr && lease->worker != worker.hello.name) {
+    logger("dispatch")->warn("result dropped trial={} attempt={} worker={} reason=\"it is leased to {}\"", what.trial.value,
+                             what.attempt, worker.hello.name, lease->worker);
+    send(worker.hello.name, protocol::Ack{"result", what.trial, what.attempt, 0, false});
+    return;
+  }
+  worker.unacked.insert(what);
+  end_attempt(worker.hello.name, outcome, leases_.release(what, worker.hello.name), true);
+}
+
+void Dispatcher::on(Worker& worker, const protocol::Heartbeat& message) {
+  const std::string name = worker.hello.name;
+  for (Lease& lease : leases_.take_unnamed(name, message.held)) lose(std::move(lease), "the worker does not hold it any more");
+  std::vector<Held> refused;
+  const std::vector<Candidate> candidates = sort_held(worker, message.held, refused);
+  const std::string reason = "the trial ended, or went to another worker";
+  if (!refused.empty()) send(name, protocol::Cancel{std::move(refused), reason});
+  if (candidates.empty()) return;
+  worker.adopting += candidates.size();
+  auto work = [candidates, id = worker.id](Store& store) {
+    std::vector<bool> yes;
+    for (const Candidate& c : candidates) yes.push_back(store.readopt(c.what.trial, c.what.attempt, id));
+    return yes;
+  };
+  auto done = [this, name, candidates, reason](StoreResult<std::vector<bool>> yes) {
+    std::vector<Held> cancelled =
+        adopted(*find_worker(name), candidates, yes.ok() ? yes.value() : std::vector<bool>(candidates.size()));
+    if (!cancelled.empty()) send(name, protocol::Cancel{std::move(cancelled), reason});
+  };
+  commit(std::move(work), std::move(done));
+}
+
+void Dispatcher::on(Worker& worker, const protocol::GiveBack& message) {
+  for (const Held& what : message.held) {
+    auto lease = leases_.release(what, worker.hello.name);
+    if (!lease || lease->doomed) continue;
+    end_attempt(worker.hello.name, outcome_without_score(what, Outcome::preempted, message.reason), std::move(lease), false);
+  }
+  schedule_pump();
+}
+
+void Dispatcher::on(Worker& worker, const protocol::Leaving& message) {
+  logger("dispatch")->info("worker leaving worker={} reason={}", worker.hello.name, log_text(message.reason));
+  worker.leaving = true;
+  schedule_pump();
+}
+
+// ---- ends
+
+void Dispatcher::lose(Lease lease, const std::string& why) {
+  schedule_pump();
+  if (lease.doomed) return;
+  logger("dispatch")->warn("trial lost trial={} worker={} attempt={} reason={}", lease.what.trial.value, lease.worker,
+                           lease.what.attempt, log_text(why));
+  const std::string worker = lease.worker;
+  TrialOutcome outcome = outcome_without_score(lease.what, Outcome::lost, why);
+  end_attempt(worker, std::move(outcome), std::move(lease), false);
+}
+
+// If the store cannot take it (its disk is full, say) everything is as before, and the worker is made to come again.
+void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge) {
+  const Worker* worker = find_worker(name);
+  auto work = [outcome, known = entries_.contains(outcome.trial), id = worker != nullptr ? worker->id : WorkerId{}](Store& store) {
+    Finished finish;
+    finish.result = store.finish(outcome);
+    if (finish.result.requeued) store.add_event(requeue_event(outcome, finish.result, id));
+    if (!known && finish.result.told_index >= 0) finish.trial = store.trial(outcome.trial);
+    return finish;
+  };
+  auto done = [this, name, outcome, lease, acknowledge](StoreResult<Finished> finish) {
+    const Held what{outcome.trial, outcome.attempt};
+    Worker* w = find_worker(name);
+    if (acknowledge && w != nullptr) w->unacked.erase(what);
+    schedule_pump();
+    if (!finish.ok()) {
+      logger("dispatch")->error("result not stored trial={} attempt={} worker={}", what.trial.value, what.attempt, name);
+      if (lease) leases_.restore(*lease);
+      if (w != nullptr && w->session) w->session->close("the daemon could not store a result");
+      return;
+    }
+    if (acknowledge) send(name, protocol::Ack{"result", what.trial, what.attempt, 0, finish.value().result.accepted});
+    finished(name, outcome, std::move(finish.value()));
+  };
+  commit(std::move(work), std::move(done));
+}
+
+void Dispatcher::finished(const std::string& name, const TrialOutcome& outcome, Finished finish) {
+  const FinishResult& result = finish.result;
+  const TrialId trial = outcome.trial;
+  if (result.accepted && is_final(result.state)) {
+    logger("dispatch")->debug("trial ended trial={} study={} worker={} attempt={} state={}", trial.value, result.study.value,
+                              name, outcome.attempt, name_of(result.state));
+    std::map<std::string, std::vector<Held>> told;
+    const std::string reason = "trial " + to_string(trial) + " was finished by another attempt";
+    doom_leases(trial, reason, told);
+    tell_cancelled(told, reason);
+    report_end(outcome, finish);
+    return;
+  }
+  if (is_final(result.state)) {
+    forget(trial);
+  } else if (result.requeued) {
+    requeue(trial);
+  } else {
+    logger("dispatch")->warn("result dropped trial={} attempt={} worker={} outcome={} reason=\"not the current attempt\"",
+                             trial.value, outcome.attempt, name, name_of(outcome.outcome));
+  }
+}
+
+void Dispatcher::report_end(const TrialOutcome& outcome, const Finished& finish) {
+  Ended ended;
+  ended.study = finish.result.study;
+  ended.trial = outcome.trial;
+  ended.ask_index = finish.result.ask_index;
+  ended.told_index = finish.result.told_index;
+  ended.state = finish.result.state;
+  if (outcome.score) ended.score = outcome.score->dev_score;
+  if (const auto entry = entries_.find(outcome.trial); entry != entries_.end()) {
+    ended.architecture = entry->second.job.architecture;
+  } else if (finish.trial) {
+    ended.architecture = finish.trial->architecture;
+  } else {
+    return;  // its study was cancelled between the commit and now
+  }
+  forget(outcome.trial);
+  if (options_.on_ended) options_.on_ended(ended);
+}
+
+/// To the front of its queue, if it is submitted and not there already.
+void Dispatcher::requeue(TrialId trial) {
+  const auto found = entries_.find(trial);
+  if (found == entries_.end() || std::exchange(found->second.queued, true)) return;
+  queues_.push_again(found->second.study, trial, found->second.job.ask_index);
+  schedule_pump();
+}
+
+void Dispatcher::forget(TrialId trial) {
+  const auto found = entries_.find(trial);
+  if (found == entries_.end()) return;
+  if (found->second.queued) queues_.erase(found->second.study, trial);
+  if (const auto count = entry_counts_.find(found->second.study); count != entry_counts_.end()) --count->second;
+  entries_.erase(found);
+}
+
+void Dispatcher::doom_leases(TrialId trial, const std::string& reason, std::map<std::string, std::vector<Held>>& told) {
+  for (const Lease& lease : leases_.of_trial(trial)) {
+    if (!leases_.doom(lease.what)) continue;
+    logger("dispatch")->info("trial cancelled trial={} worker={} attempt={} reason={}", trial.value, lease.worker,
+                             lease.what.attempt, log_text(reason));
+    told[lease.worker].push_back(lease.what);
+  }
+}
+
+void Dispatcher::tell_cancelled(const std::map<std::string, std::vector<Held>>& told, const std::string& reason) {
+  for (const auto& [worker, held] : told) send(worker, protocol::Cancel{held, reason});
+}
+
+// ---- workers
+
+Dispatcher::Worker* Dispatcher::find_worker(const std::string& name) {
+  const auto found = workers_.find(name);
+  return found == workers_.end() ? nullptr : &found->second;
+}
+
+Dispatcher::Worker* Dispatcher::find_worker(const WorkerSession& session) {
+  Worker* worker = find_worker(session.worker_name());
+  return worker != nullptr && worker->session.get() == &session ? worker : nullptr;
+}
+
+/// Nothing is said to a worker before it was welcomed: it will ask again for what it misses.
+void Dispatcher::send(const std::string& name, Message message) {
+  Worker* worker = find_worker(name);
+  if (worker != nullptr && worker->session && worker->id) worker->session->send(message);
+}
+
+void Dispatcher::forget_gone_workers() {
+  std::erase_if(workers_, [this](const auto& entry) {
+    const Worker& worker = entry.second;
+    return !worker.session && worker.joining == 0 && worker.granting == 0 && worker.adopting == 0 && worker.unacked.empty() &&
+           leases_.count(entry.first) == 0;
+  });
+}
+
+}  // namespace fusion

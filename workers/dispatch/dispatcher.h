@@ -1,0 +1,208 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/asio.h"
+#include "base/clock.h"
+#include "space/architecture.h"
+#include "space/trial.h"
+#include "store/group_commit.h"
+#include "workers/dispatch/lease_table.h"
+#include "workers/dispatch/study_queues.h"
+#include "workers/protocol/messages.h"
+
+namespace fusion {
+
+class WorkerSession;
+
+/// A trial that stands in the store as queued and is to be trained.
+struct QueuedTrial {
+  TrialId trial;
+  std::int64_t ask_index = 0;
+  Architecture architecture;
+  std::uint64_t seed = 0;
+  int attempts = 0;        ///< begun so far
+  bool recovered = false;  ///< it was leased when the last daemon ended: its worker may come back with it
+};
+
+/// A trial that ended for good.
+struct Ended {
+  StudyId study;
+  TrialId trial;
+  std::int64_t ask_index = 0;
+  std::int64_t told_index = 0;  ///< place in the order of ends as committed
+  Architecture architecture;
+  TrialState state = TrialState::completed;  ///< completed, failed or cancelled
+  double score = 0;                          ///< dev_score where completed
+};
+
+struct DispatchOptions {
+  std::chrono::milliseconds lease{60'000};           ///< a worker silent this long loses its trials
+  std::chrono::milliseconds heartbeat{10'000};       ///< how often a worker is asked to name what it holds
+  std::chrono::milliseconds reconnect_grace{3'000};  ///< how long recovered trials wait for their workers
+  std::chrono::milliseconds tick{100};               ///< how often leases are looked at
+  /// Each trial that became final by a worker's doing, in the order of commits (told_index, per study). Not called for
+  /// trials of a study that is cancelled as a whole.
+  std::function<void(const Ended&)> on_ended;
+  /// The number of free slots is another (`free_slots()`).
+  std::function<void()> on_slots_changed;
+};
+
+/// Hands queued trials to connected workers and takes back what becomes of them.
+///
+/// Nothing is sent before it is on disk: a pack leaves after its leases are committed, an acknowledgement after the result.
+/// Every change of a trial is one function of the store, posted in the order things happened; answers come back in that order,
+/// so whatever this class believes is at worst older than the store, never different.
+///
+/// Lives on the I/O thread: every function is called there, every callback is made there. Must be destroyed before the
+/// GroupCommit and the io_context; work that is then under way at the store is finished, its answers are dropped.
+class Dispatcher {
+ public:
+  Dispatcher(asio::io_context& io, GroupCommit& store, const Clock& clock, DispatchOptions options);
+  ~Dispatcher();
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+
+  // ---- the daemon's side
+  void add_study(DispatchStudy study) { update_study(std::move(study)); }
+  /// Priority and pause take effect at once, data and training from the next pack on.
+  void update_study(DispatchStudy study);
+  void set_paused(StudyId study, bool paused);
+  /// Drops the study's queue, and tells workers to stop what they train of it. The store's part (`set_study_state`) is the
+  /// caller's, and comes first.
+  void cancel_study(StudyId study, const std::string& reason);
+  /// Forgets a study that is over. As cancel_study, should anything of it still run.
+  void remove_study(StudyId study) { cancel_study(study, "study " + to_string(study) + " is over"); }
+  /// Queues trials of a study that was added, in this order. What a worker was faster to come back with is left to it; what is
+  /// known already, or belongs to no known study, is ignored.
+  void submit(StudyId study, std::vector<QueuedTrial> trials);
+  /// No more packs; workers finish what they hold, then leave. Holds for workers that come later too.
+  void drain_workers(const std::string& reason);
+  /// No more packs, no more timer: what comes in is still recorded. For the end of the daemon.
+  void stop();
+
+  struct Outstanding {
+    std::size_t queued = 0, leased = 0;
+  };
+  Outstanding outstanding(StudyId study) const;
+  std::size_t free_slots() const;
+  std::size_t connected_workers() const;
+  /// docs/protocol.md, "worker": those that are connected.
+  nlohmann::json workers_json() const;
+
+  // ---- the sessions' side
+  /// A worker said hello (of our version).
+  void join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello);
+  /// Anything it said after that.
+  void on_message(WorkerSession& session, const protocol::Message& message);
+  /// The connection is gone. Its leases run on: the worker may come back.
+  void leave(const WorkerSession& session, const std::string& reason);
+
+  /// Takes back what has run out, lets go what stood aside. Called by a timer; tests with a ManualClock call it too.
+  void tick();
+
+ private:
+  struct Entry {
+    StudyId study;
+    QueuedTrial job;
+    bool queued = false;  // stands in queues_; else it is on its way to a worker, or with one
+  };
+  struct Worker {
+    protocol::Hello hello;
+    WorkerId id;                             // none until the store knows the connection
+    std::shared_ptr<WorkerSession> session;  // null while not connected
+    SteadyTime connected, heard;
+    bool leaving = false;
+    std::size_t joining = 0;                 // hellos that are being committed
+    std::size_t granting = 0, adopting = 0;  // trials whose lease is being committed
+    std::set<protocol::Held> unacked;        // results that are being committed
+    std::uint64_t served = 0;
+  };
+  struct Candidate {  // held by a worker, but not leased to it
+    protocol::Held what;
+    bool known = false;
+  };
+  struct Finished {
+    FinishResult result;
+    std::optional<Trial> trial;  // of a trial that was never submitted
+  };
+
+  template <typename Work, typename Done>
+  void commit(Work work, Done done);
+
+  // granting
+  void schedule_pump();
+  void pump();
+  std::size_t free_slots(const Worker& worker) const;
+  bool may_grant(const Worker& worker) const;
+  Worker* least_loaded(std::size_t& candidates);
+  void grant(Worker& worker, StudyId study, std::vector<TrialId> trials);
+  void granted(const std::string& worker, const std::weak_ptr<WorkerSession>& session, StudyId study,
+               const std::vector<TrialId>& trials, StoreResult<std::vector<std::optional<int>>>& attempts);
+  void deliver(Worker& worker, StudyId study, std::vector<TrialJob> jobs);
+  void put_back(const std::vector<TrialId>& trials);
+
+  // adopting what a worker says it holds
+  std::vector<Candidate> sort_held(Worker& worker, std::span<const protocol::Held> held, std::vector<protocol::Held>& refused);
+  std::vector<protocol::Held> adopted(Worker& worker, const std::vector<Candidate>& candidates, const std::vector<bool>& yes);
+  void lose_unnamed(const Worker& worker, const std::vector<protocol::Held>& held);
+  void joined(const std::string& name, const std::shared_ptr<WorkerSession>& session, WorkerId id);
+
+  // messages
+  void on(Worker& worker, const protocol::Epoch& message);
+  void on(Worker& worker, const protocol::Result& message);
+  void on(Worker& worker, const protocol::Heartbeat& message);
+  void on(Worker& worker, const protocol::GiveBack& message);
+  void on(Worker& worker, const protocol::Leaving& message);
+
+  // ends
+  void end_attempt(const std::string& worker, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge);
+  void lose(Lease lease, const std::string& why);
+  void finished(const std::string& worker, const TrialOutcome& outcome, Finished finish);
+  void requeue(TrialId trial);
+  void forget(TrialId trial);
+  void report_end(const TrialOutcome& outcome, const Finished& finish);
+  void doom_leases(TrialId trial, const std::string& reason, std::map<std::string, std::vector<protocol::Held>>& told);
+  void tell_cancelled(const std::map<std::string, std::vector<protocol::Held>>& told, const std::string& reason);
+
+  Worker* find_worker(const std::string& name);
+  Worker* find_worker(const WorkerSession& session);
+  void send(const std::string& worker, protocol::Message message);
+  void forget_gone_workers();
+  void note_left(const std::string& name, WorkerId id, const std::string& reason);
+  void start_timer();
+
+  asio::io_context& io_;
+  GroupCommit& store_;
+  const Clock& clock_;
+  DispatchOptions options_;
+  LeaseTable leases_;
+  StudyQueues queues_;
+  std::unordered_map<TrialId, Entry> entries_;  // submitted and not final
+  std::map<StudyId, std::size_t> entry_counts_;
+  std::set<TrialId> adopting_;
+  std::map<std::string, Worker> workers_;  // connected, or still holding something
+  asio::steady_timer timer_;
+  std::optional<std::string> draining_;
+  bool stopped_ = false;
+  bool pump_posted_ = false;
+  SteadyTime retry_at_{};  // after an error of the store
+  std::uint64_t turn_ = 0;
+  std::size_t told_free_ = 0;
+  std::shared_ptr<Dispatcher*> alive_;  // answers that find it gone are dropped
+};
+
+}  // namespace fusion

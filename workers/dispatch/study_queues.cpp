@@ -1,0 +1,97 @@
+#include "workers/dispatch/study_queues.h"
+
+#include <algorithm>
+
+namespace fusion {
+
+void StudyQueues::put(DispatchStudy study) {
+  const StudyId id = study.id;
+  queues_[id].study = std::move(study);
+}
+
+void StudyQueues::set_paused(StudyId study, bool paused) {
+  if (const auto found = queues_.find(study); found != queues_.end()) found->second.study.paused = paused;
+}
+
+void StudyQueues::remove(StudyId study) { queues_.erase(study); }
+
+const DispatchStudy* StudyQueues::find(StudyId study) const {
+  const auto found = queues_.find(study);
+  return found == queues_.end() ? nullptr : &found->second.study;
+}
+
+void StudyQueues::push(StudyId study, TrialId trial) {
+  if (const auto found = queues_.find(study); found != queues_.end()) found->second.fresh.push_back(trial);
+}
+
+void StudyQueues::push_again(StudyId study, TrialId trial, std::int64_t ask_index) {
+  if (const auto found = queues_.find(study); found != queues_.end()) found->second.again.emplace(ask_index, trial);
+}
+
+void StudyQueues::hold_back(StudyId study, TrialId trial, std::int64_t ask_index, SteadyTime until) {
+  const auto found = queues_.find(study);
+  if (found != queues_.end()) found->second.aside.emplace(trial, std::pair(ask_index, until));
+}
+
+bool StudyQueues::erase(StudyId study, TrialId trial) {
+  const auto found = queues_.find(study);
+  if (found == queues_.end()) return false;
+  Queue& queue = found->second;
+  if (queue.aside.erase(trial) > 0) return true;
+  if (std::erase_if(queue.again, [&](const Place& place) { return place.second == trial; }) > 0) return true;
+  return std::erase(queue.fresh, trial) > 0;
+}
+
+bool StudyQueues::admit(SteadyTime now) {
+  bool any = false;
+  for (auto& [id, queue] : queues_) {
+    for (auto at = queue.aside.begin(); at != queue.aside.end();) {
+      const auto here = at++;
+      if (here->second.second > now) continue;
+      queue.again.emplace(here->second.first, here->first);
+      queue.aside.erase(here);
+      any = true;
+    }
+  }
+  return any;
+}
+
+std::optional<StudyId> StudyQueues::next() const {
+  const Queue* best = nullptr;
+  for (const auto& [id, queue] : queues_) {
+    if (queue.study.paused || (queue.again.empty() && queue.fresh.empty())) continue;
+    const auto rank = [](const Queue& q) { return std::pair(-static_cast<std::int64_t>(q.study.priority), q.served); };
+    if (best == nullptr || rank(queue) < rank(*best)) best = &queue;
+  }
+  if (best == nullptr) return std::nullopt;
+  return best->study.id;
+}
+
+std::size_t StudyQueues::ready(StudyId study) const {
+  const auto found = queues_.find(study);
+  return found == queues_.end() ? 0 : found->second.again.size() + found->second.fresh.size();
+}
+
+std::size_t StudyQueues::waiting(StudyId study) const {
+  const auto found = queues_.find(study);
+  return found == queues_.end() ? 0 : ready(study) + found->second.aside.size();
+}
+
+std::vector<TrialId> StudyQueues::take(StudyId study, std::size_t count) {
+  std::vector<TrialId> taken;
+  const auto found = queues_.find(study);
+  if (found == queues_.end()) return taken;
+  Queue& queue = found->second;
+  while (taken.size() < count && !queue.again.empty()) {
+    taken.push_back(queue.again.begin()->second);
+    queue.again.erase(queue.again.begin());
+  }
+  while (taken.size() < count && !queue.fresh.empty()) {
+    taken.push_back(queue.fresh.front());
+    queue.fresh.pop_front();
+  }
+  queue.served = ++turn_;
+  return taken;
+}
+
+}  // namespace fusion

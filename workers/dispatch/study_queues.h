@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "space/training_options.h"
+
+namespace fusion {
+
+/// What the dispatcher has to know of a study.
+struct DispatchStudy {
+  StudyId id;
+  int priority = 0;     ///< higher first; equal ones take turns, pack by pack
+  bool paused = false;  ///< nothing new is leased; what runs may end
+  std::string dataset_path, dataset_digest;
+  TrainingOptions training;
+};
+
+/// Which trial is next: per study first those that were leased before, by ask_index, then new ones in the order they came.
+/// Pure; one thread. A trial stands in here at most once (the caller sees to that).
+class StudyQueues {
+ public:
+  /// Adds a study, or changes priority, pause, data and training of one that is known.
+  void put(DispatchStudy study);
+  void set_paused(StudyId study, bool paused);
+  void remove(StudyId study);
+  const DispatchStudy* find(StudyId study) const;
+
+  /// All three drop the trial if the study is not known.
+  void push(StudyId study, TrialId trial);
+  void push_again(StudyId study, TrialId trial, std::int64_t ask_index);
+  /// Stands aside until `until`, then joins those that were leased before.
+  void hold_back(StudyId study, TrialId trial, std::int64_t ask_index, SteadyTime until);
+  bool erase(StudyId study, TrialId trial);
+  /// What stood aside until now may be taken. True if there was any.
+  bool admit(SteadyTime now);
+
+  /// The study whose turn it is: not paused, something ready, highest priority, served longest ago.
+  std::optional<StudyId> next() const;
+  std::size_t ready(StudyId study) const;
+  std::size_t waiting(StudyId study) const;  ///< ready or standing aside
+  /// Up to `count` trials from the front; the study's turn is over.
+  std::vector<TrialId> take(StudyId study, std::size_t count);
+
+ private:
+  using Place = std::pair<std::int64_t, TrialId>;  // ask_index, trial
+  struct Queue {
+    DispatchStudy study;
+    std::set<Place> again;
+    std::deque<TrialId> fresh;
+    std::map<TrialId, std::pair<std::int64_t, SteadyTime>> aside;
+    std::uint64_t served = 0;  // turn at which it was served last
+  };
+  std::map<StudyId, Queue> queues_;
+  std::uint64_t turn_ = 0;
+};
+
+}  // namespace fusion

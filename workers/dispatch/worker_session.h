@@ -1,0 +1,69 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/asio.h"
+#include "workers/protocol/messages.h"
+
+namespace fusion {
+
+class Dispatcher;
+
+struct SessionOptions {
+  std::chrono::milliseconds hello{10'000};  ///< a worker that has not said hello by then is refused
+  std::chrono::milliseconds idle{30'000};   ///< pinged after half of this without a frame; dead after all of it
+  std::chrono::milliseconds close{5'000};   ///< how long a closing connection may take to empty its outbox
+};
+
+/// The connection of one worker: a reader coroutine, a writer coroutine and an outbox between them.
+///
+/// The first frame must be a hello of our protocol version, and every frame must be legal: else `refused` is sent and the
+/// connection closed. What is legal goes to the dispatcher, in order. The dispatcher hears `leave` once, after `join`, when
+/// the connection is gone. Lives on the I/O thread; kept alive by its coroutines. The dispatcher must outlive them.
+class WorkerSession : public std::enable_shared_from_this<WorkerSession> {
+ public:
+  WorkerSession(beast::tcp_stream stream, Dispatcher& dispatcher, SessionOptions options);
+
+  /// Answers the upgrade and begins.
+  void start(http::request<http::string_body> upgrade);
+
+  /// Puts a message into the outbox; dropped when the connection is closing. A worker that leaves 64 MiB unread is cut off.
+  void send(const protocol::Message& message);
+  /// Sends `refused` with this sentence and closes.
+  void refuse(const std::string& sentence);
+  /// Closes when the outbox is empty. `reason` is told to the peer (first 120 bytes).
+  void close(const std::string& reason);
+
+  const std::string& worker_name() const { return name_; }  ///< empty before hello
+  const std::string& peer() const { return peer_; }         ///< address:port
+
+ private:
+  asio::awaitable<void> read(http::request<http::string_body> upgrade);
+  asio::awaitable<void> write();
+  void on_frame(std::string_view text);
+  void on_hello(const protocol::Message& message);
+  void reader_ended(std::exception_ptr error);
+  void writer_ended(std::exception_ptr error);
+  void close_with(websocket::close_code code, const std::string& reason);
+  void cut();
+
+  websocket::stream<beast::tcp_stream> socket_;
+  Dispatcher& dispatcher_;
+  const SessionOptions options_;
+  std::string peer_, name_, reason_;
+  std::deque<std::string> outbox_;
+  std::size_t outbox_bytes_ = 0;
+  asio::steady_timer alarm_;     // wakes the writer
+  asio::steady_timer deadline_;  // of hello, then of closing
+  websocket::close_code code_ = websocket::close_code::normal;
+  bool closing_ = false;
+  bool reading_ = false;
+};
+
+}  // namespace fusion

@@ -1,0 +1,417 @@
+#include "workers/protocol/codec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+
+#include "base/error.h"
+#include "base/json_reader.h"
+
+// Each message has one `put` and one `take`; the two tables at the bottom tie them to the text of "type".
+//
+// A frame is hostile until read: its size and its nesting are checked before it is parsed (writing a deeply nested value
+// recurses), lists are measured before they are walked, texts before they are kept, and of many problems ten are told.
+
+namespace fusion::protocol {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::size_t kMaxDepth = 32;
+constexpr std::size_t kMaxHeld = 100'000;    // trials named by one frame
+constexpr std::size_t kMaxName = 200;        // names, hosts, devices, versions
+constexpr std::size_t kMaxText = 64u << 10;  // sentences, paths
+constexpr std::size_t kMaxProblems = 10;
+constexpr std::int64_t kMaxSlots = 65'536;
+constexpr std::int64_t kMaxCount = 1'000'000'000;  // attempts, epochs
+constexpr std::int64_t kMaxSeed = (std::int64_t{1} << 53) - 1;
+constexpr double kLargest = std::numeric_limits<double>::max();
+
+// ---- writing
+
+/// Cuts between characters, so that what is cut is still UTF-8.
+std::string cut(const std::string& text, std::size_t limit) {
+  if (text.size() <= limit) return text;
+  std::size_t end = limit - 3;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
+double finite(std::string_view frame, std::string_view member, double value) {
+  if (std::isfinite(value)) return value;
+  throw ProtocolError(std::string(frame) + " frame: /" + std::string(member) + ": expected a finite number, got " +
+                      std::to_string(value));
+}
+
+json held_json(const std::vector<Held>& held) {
+  json list = json::array();
+  for (const Held& h : held) list.push_back({{"trial", h.trial.value}, {"attempt", h.attempt}});
+  return list;
+}
+
+json put(const Hello& m) {
+  return {{"type", "hello"},
+          {"protocol", m.protocol},
+          {"name", m.name},
+          {"host", m.host},
+          {"pid", m.pid},
+          {"device", m.device},
+          {"slots", m.slots},
+          {"code_version", m.code_version},
+          {"torch_version", m.torch_version},
+          {"held", held_json(m.held)}};
+}
+
+json put(const Epoch& m) {
+  return {{"type", "epoch"},
+          {"trial", m.trial.value},
+          {"attempt", m.attempt},
+          {"epoch", m.report.epoch},
+          {"train_loss", finite("epoch", "train_loss", m.report.train_loss)},
+          {"dev_score", finite("epoch", "dev_score", m.report.dev_score)},
+          {"learning_rate", finite("epoch", "learning_rate", m.report.learning_rate)},
+          {"seconds", finite("epoch", "seconds", m.report.seconds)}};
+}
+
+json put(const Result& m) {
+  const TrialOutcome& o = m.outcome;
+  json frame = {{"type", "result"},
+                {"trial", o.trial.value},
+                {"attempt", o.attempt},
+                {"outcome", name_of(o.outcome)},
+                {"error", cut(o.error, kMaxText)},
+                {"engine", o.engine},
+                {"device", o.device},
+                {"code_version", o.code_version},
+                {"torch_version", o.torch_version}};
+  if (!o.score) return frame;
+  json score = o.score->to_json();
+  for (const auto& [key, value] : score.items()) {
+    if (value.is_number_float()) finite("result", "score/" + key, value.get<double>());
+  }
+  frame["score"] = std::move(score);
+  return frame;
+}
+
+json put(const Heartbeat& m) { return {{"type", "heartbeat"}, {"held", held_json(m.held)}}; }
+
+json put(const GiveBack& m) {
+  return {{"type", "give_back"}, {"held", held_json(m.held)}, {"reason", cut(m.reason, kMaxText)}};
+}
+
+json put(const Leaving& m) { return {{"type", "leaving"}, {"reason", cut(m.reason, kMaxText)}}; }
+
+json put(const Welcome& m) {
+  return {{"type", "welcome"},
+          {"worker", m.worker.value},
+          {"lease_s", finite("welcome", "lease_s", m.lease_s)},
+          {"heartbeat_s", finite("welcome", "heartbeat_s", m.heartbeat_s)},
+          {"code_version", m.code_version}};
+}
+
+json put(const Refused& m) { return {{"type", "refused"}, {"error", cut(m.error, kMaxText)}}; }
+
+json put(const Pack& m) {
+  json trials = json::array();
+  for (const TrialJob& job : m.trials) {
+    trials.push_back({{"trial", job.trial.value},
+                      {"attempt", job.attempt},
+                      {"architecture", to_triplets(job.architecture)},
+                      {"seed", job.seed}});
+  }
+  return {{"type", "pack"},
+          {"study", m.study.value},
+          {"dataset_path", m.dataset_path},
+          {"dataset_digest", m.dataset_digest},
+          {"training", m.training.to_json()},
+          {"trials", std::move(trials)}};
+}
+
+json put(const Ack& m) {
+  return {{"type", "ack"},     {"what", m.what},   {"trial", m.trial.value},
+          {"attempt", m.attempt}, {"epoch", m.epoch}, {"accepted", m.accepted}};
+}
+
+json put(const Cancel& m) {
+  return {{"type", "cancel"}, {"held", held_json(m.held)}, {"reason", cut(m.reason, kMaxText)}};
+}
+
+json put(const Drain& m) { return {{"type", "drain"}, {"reason", cut(m.reason, kMaxText)}}; }
+
+// ---- reading
+
+std::string bounded_text(JsonReader& reader, std::string_view key, std::size_t limit) {
+  std::string text = reader.text(key);
+  if (text.size() <= limit) return text;
+  reader.fail(key, "expected a text of at most " + std::to_string(limit) + " bytes, got " + std::to_string(text.size()));
+  return "";
+}
+
+/// A name goes into logs as it is: no control characters.
+std::string short_name(JsonReader& reader, std::string_view key) {
+  std::string text = bounded_text(reader, key, kMaxName);
+  const bool clean = std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  if (!clean) reader.fail(key, "expected a text without control characters");
+  return text;
+}
+
+/// The elements of a list that is there and not too long.
+std::vector<JsonReader> bounded_list(JsonReader& reader, std::string_view key, std::size_t limit) {
+  const json* list = reader.raw(key);
+  if (list != nullptr && list->is_array() && list->size() > limit) {
+    reader.fail(key, "expected at most " + std::to_string(limit) + " elements, got " + std::to_string(list->size()));
+    return {};
+  }
+  return reader.list(key, true);
+}
+
+template <typename AnyId>
+AnyId id_at(JsonReader& reader, std::string_view key) {
+  return AnyId{reader.integer(key, 1, std::numeric_limits<std::int64_t>::max())};
+}
+
+int attempt_at(JsonReader& reader) { return static_cast<int>(reader.integer("attempt", 1, kMaxCount)); }
+
+std::vector<Held> held_at(JsonReader& reader) {
+  std::vector<Held> held;
+  for (JsonReader& element : bounded_list(reader, "held", kMaxHeld)) {
+    Held h;
+    h.trial = id_at<TrialId>(element, "trial");
+    h.attempt = attempt_at(element);
+    element.finish();
+    held.push_back(h);
+  }
+  return held;
+}
+
+/// Another version's hello is not held to this version's members: the version is what must be refused.
+Message take_hello(JsonReader& reader) {
+  Hello m;
+  m.protocol = static_cast<int>(reader.integer("protocol", 0, kMaxCount));
+  if (m.protocol != kVersion && reader.problems().empty()) return m;
+  m.name = short_name(reader, "name");
+  if (m.name.empty() && reader.has("name")) reader.fail("name", "expected 1 to " + std::to_string(kMaxName) + " bytes");
+  m.host = short_name(reader, "host");
+  m.pid = reader.integer("pid", 0, std::numeric_limits<std::int64_t>::max());
+  m.device = short_name(reader, "device");
+  m.slots = static_cast<int>(reader.integer("slots", 1, kMaxSlots));
+  m.code_version = short_name(reader, "code_version");
+  m.torch_version = short_name(reader, "torch_version");
+  m.held = held_at(reader);
+  reader.finish();
+  return m;
+}
+
+Message take_epoch(JsonReader& reader) {
+  Epoch m;
+  m.trial = id_at<TrialId>(reader, "trial");
+  m.attempt = attempt_at(reader);
+  m.report.epoch = static_cast<int>(reader.integer("epoch", 1, kMaxCount));
+  m.report.train_loss = reader.number("train_loss", -kLargest, kLargest);
+  m.report.dev_score = reader.number("dev_score", 0, 1);
+  m.report.learning_rate = reader.number("learning_rate", -kLargest, kLargest);
+  m.report.seconds = reader.number("seconds", 0, kLargest);
+  reader.finish();
+  return m;
+}
+
+Message take_result(JsonReader& reader) {
+  TrialOutcome o;
+  o.trial = id_at<TrialId>(reader, "trial");
+  o.attempt = attempt_at(reader);
+  o.outcome = reader.choice<Outcome>("outcome");
+  const json* score = reader.raw("score");
+  const bool completed = o.outcome == Outcome::completed;
+  if (score != nullptr && !completed) {
+    reader.fail("score", "stands only where outcome is completed, and outcome is " + std::string(name_of(o.outcome)));
+  } else if (completed) {
+    JsonReader score_reader = reader.object("score", true);
+    if (score != nullptr && score->is_object()) o.score = Score::read(score_reader);
+  }
+  o.error = bounded_text(reader, "error", kMaxText);
+  o.engine = short_name(reader, "engine");
+  o.device = short_name(reader, "device");
+  o.code_version = short_name(reader, "code_version");
+  o.torch_version = short_name(reader, "torch_version");
+  reader.finish();
+  return Result{std::move(o)};
+}
+
+Message take_heartbeat(JsonReader& reader) {
+  Heartbeat m{held_at(reader)};
+  reader.finish();
+  return m;
+}
+
+Message take_give_back(JsonReader& reader) {
+  GiveBack m{held_at(reader), bounded_text(reader, "reason", kMaxText)};
+  reader.finish();
+  return m;
+}
+
+Message take_leaving(JsonReader& reader) {
+  Leaving m{bounded_text(reader, "reason", kMaxText)};
+  reader.finish();
+  return m;
+}
+
+Message take_welcome(JsonReader& reader) {
+  Welcome m;
+  m.worker = id_at<WorkerId>(reader, "worker");
+  m.lease_s = reader.number("lease_s", 0, 1e9);
+  m.heartbeat_s = reader.number("heartbeat_s", 0, 1e9);
+  m.code_version = short_name(reader, "code_version");
+  reader.finish();
+  return m;
+}
+
+Message take_refused(JsonReader& reader) {
+  Refused m{bounded_text(reader, "error", kMaxText)};
+  reader.finish();
+  return m;
+}
+
+TrialJob take_job(JsonReader& reader) {
+  TrialJob job;
+  job.trial = id_at<TrialId>(reader, "trial");
+  job.attempt = attempt_at(reader);
+  job.seed = static_cast<std::uint64_t>(reader.integer("seed", 0, kMaxSeed));
+  const json* architecture = reader.raw("architecture");
+  if (architecture == nullptr) {
+    reader.fail("architecture", "is missing; expected triplets such as [[3,0,0],[1,3,0]]");
+  } else {
+    try {
+      job.architecture = architecture_from_triplets(*architecture);
+    } catch (const SpaceError& error) {
+      reader.fail("architecture", cut(error.what(), 400));
+    }
+  }
+  reader.finish();
+  return job;
+}
+
+Message take_pack(JsonReader& reader) {
+  Pack m;
+  m.study = id_at<StudyId>(reader, "study");
+  m.dataset_path = bounded_text(reader, "dataset_path", kMaxText);
+  m.dataset_digest = short_name(reader, "dataset_digest");
+  JsonReader training = reader.object("training", true);
+  m.training = TrainingOptions::read(training);
+  for (JsonReader& element : bounded_list(reader, "trials", kMaxHeld)) m.trials.push_back(take_job(element));
+  reader.finish();
+  return m;
+}
+
+Message take_ack(JsonReader& reader) {
+  Ack m;
+  m.what = reader.text("what");
+  if (reader.has("what") && m.what != "result" && m.what != "epoch") reader.fail("what", "expected \"result\" or \"epoch\"");
+  m.trial = id_at<TrialId>(reader, "trial");
+  m.attempt = attempt_at(reader);
+  m.epoch = static_cast<int>(reader.integer("epoch", 0, kMaxCount));
+  m.accepted = reader.boolean("accepted");
+  reader.finish();
+  return m;
+}
+
+Message take_cancel(JsonReader& reader) {
+  Cancel m{held_at(reader), bounded_text(reader, "reason", kMaxText)};
+  reader.finish();
+  return m;
+}
+
+Message take_drain(JsonReader& reader) {
+  Drain m{bounded_text(reader, "reason", kMaxText)};
+  reader.finish();
+  return m;
+}
+
+struct Type {
+  std::string_view name;
+  Message (*take)(JsonReader&);
+};
+constexpr Type kTypes[] = {
+    {"hello", take_hello},     {"epoch", take_epoch},     {"result", take_result},   {"heartbeat", take_heartbeat},
+    {"give_back", take_give_back}, {"leaving", take_leaving}, {"welcome", take_welcome}, {"refused", take_refused},
+    {"pack", take_pack},       {"ack", take_ack},         {"cancel", take_cancel},   {"drain", take_drain},
+};
+
+const Type& type_of(const json& document) {
+  JsonProblems problems;
+  JsonReader reader(document, "frame", problems);
+  const std::string name = reader.text("type");
+  for (const Type& type : kTypes) {
+    if (type.name == name) return type;
+  }
+  if (problems.empty()) {
+    std::string known;
+    for (const Type& type : kTypes) known += (known.empty() ? "" : ", ") + std::string(type.name);
+    reader.fail("type", "expected one of " + known + ", got \"" + cut(name, 80) + "\"");
+  }
+  throw ProtocolError(join_problems(problems.list()));
+}
+
+/// The deepest nesting of lists and objects, without parsing: brackets outside of texts.
+std::size_t depth_of(std::string_view text) {
+  std::size_t depth = 0, deepest = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+json parse_frame(std::string_view text) {
+  if (text.size() > kMaxFrame) {
+    throw ProtocolError("frame: expected at most " + std::to_string(kMaxFrame) + " bytes, got " + std::to_string(text.size()));
+  }
+  if (const std::size_t depth = depth_of(text); depth > kMaxDepth) {
+    throw ProtocolError("frame: expected lists and objects nested at most " + std::to_string(kMaxDepth) + " deep, got " +
+                        std::to_string(depth));
+  }
+  try {
+    return parse_json(text, "frame");
+  } catch (const ConfigError& error) {
+    throw ProtocolError(cut(error.what(), 400));
+  } catch (const json::exception& error) {  // a number out of range, say
+    throw ProtocolError("frame: not valid JSON: " + cut(error.what(), 400));
+  }
+}
+
+}  // namespace
+
+std::string encode(const Message& message) {
+  const json frame = std::visit([](const auto& m) { return put(m); }, message);
+  return frame.dump(-1, ' ', false, json::error_handler_t::replace);  // texts of others may hold any bytes
+}
+
+Message decode(std::string_view text) {
+  const json document = parse_frame(text);
+  const Type& type = type_of(document);
+  JsonProblems problems;
+  JsonReader reader(document, std::string(type.name) + " frame", problems);
+  reader.raw("type");
+  Message message = type.take(reader);
+  if (problems.empty()) return message;
+  std::vector<std::string> told(problems.list().begin(),
+                                problems.list().begin() + std::min(problems.list().size(), kMaxProblems));
+  if (const std::size_t more = problems.list().size() - told.size(); more > 0) {
+    told.push_back("and " + std::to_string(more) + " more problems");
+  }
+  throw ProtocolError(join_problems(told));
+}
+
+}  // namespace fusion::protocol
