@@ -158,7 +158,9 @@ class Importer {
       std::vector<TapSource> sources = spec_.modalities[m].taps;
       if (spec_.modalities[m].logits) sources.push_back(*spec_.modalities[m].logits);
       for (const TapSource& tap : sources) {
-        for (const auto& [split, source] : tap.files) {
+        for (const std::string split : {"train", "dev", "test"}) {  // train first: its width is the one the others must have
+          if (!tap.files.contains(split)) continue;
+          const std::string& source = tap.files.at(split);
           const std::string where = spec_.modalities[m].name + "/" + tap.name + " of " + split;
           guarded(where, [&] { features_[m][split].emplace_back(tap.name, read_tap(source, split, m, tap.name)); });
         }
@@ -193,7 +195,7 @@ class Importer {
     }
     const auto [known, first] = widths_.try_emplace({m, name}, width);
     if (!first && known->second != width) {
-      throw DataError(source + ": has the width " + std::to_string(width) + ", another split has " + std::to_string(known->second));
+      throw DataError(source + ": has the width " + std::to_string(width) + ", train has " + std::to_string(known->second));
     }
     return tap;
   }

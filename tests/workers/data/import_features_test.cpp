@@ -26,7 +26,7 @@ class ImportTest : public ::testing::Test {
     extract_features(Dataset::open(small_.manifest()), {});
     extracted_ = FeatureSet::open(small_.manifest());
     std::filesystem::create_directories(here());
-    for (const std::string& split : {"train", "dev", "test"}) save(split);
+    for (const std::string split : {"train", "dev", "test"}) save(split);
     specification_ = nlohmann::json::parse(R"({
       "format": "fusiond-import-1", "name": "mine", "classes": 3,
       "labels": {"train": "train-labels.npy", "dev": "dev-labels.npy", "test": "test-labels.npy"},
@@ -74,7 +74,7 @@ TEST_F(ImportTest, GivesTheFeaturesThatWereExtracted) {
   EXPECT_EQ(imported->spec().modalities[0].taps, extracted_->spec().modalities[0].taps);
   EXPECT_FALSE(imported->spec().modalities[0].has_logits);
   EXPECT_EQ(imported->spec().rows, extracted_->spec().rows);
-  for (const std::string& split : {"train", "dev", "test"}) {
+  for (const std::string split : {"train", "dev", "test"}) {
     const FeatureSplit& a = imported->split(split);
     const FeatureSplit& b = extracted_->split(split);
     EXPECT_TRUE(a.labels.equal(b.labels));
@@ -87,7 +87,7 @@ TEST_F(ImportTest, GivesTheFeaturesThatWereExtracted) {
 }
 
 TEST_F(ImportTest, AveragesWhatStandsBehindTheChannels) {
-  for (const std::string& split : {"train", "dev", "test"}) {
+  for (const std::string split : {"train", "dev", "test"}) {
     const std::int64_t rows = extracted_->split(split).rows;
     save_npy(split + "-0.npy", at::arange(rows * 5 * 6, at::TensorOptions().dtype(c10::kFloat)).view({rows, 5, 2, 3}), DType::f32);
   }
@@ -116,7 +116,7 @@ TEST_F(ImportTest, SaysEveryProblemOfTheFilesAtOnce) {
   save_npy("test-labels.npy", at::full({10}, 3, at::TensorOptions().dtype(c10::kInt)), DType::i32);
   std::filesystem::resize_file(here() / "train.safetensors", 100);
   EXPECT_THAT(problems(), AllOf(HasSubstr("train-0.npy"), HasSubstr("dev-0.npy: row 5 holds a value that is not a finite number"),
-                                HasSubstr("dev-1.npy: has 11 rows, but there are 12 labels"), HasSubstr("test-1.npy: has the width 7"),
+                                HasSubstr("dev-1.npy: has 11 rows, but there are 12 labels"), HasSubstr("test-1.npy: has the width 7, train has 8"),
                                 HasSubstr("the label of row 0 is 3; expected 0 to 2"), HasSubstr("train.safetensors")));
 }
 
