@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -13,10 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "base/json_reader.h"
 #include "base/tensor_files.h"
 #include "model/lenet.h"
 #include "model/tensor_io.h"
+#include "tests/golden.h"
 
 namespace fusion::golden {
 
@@ -30,54 +29,15 @@ struct Case {
   at::Tensor tensor(const std::string& name) const { return copy_tensor(tensors.at(name)); }
 };
 
-inline std::filesystem::path folder() {
-  if (const char* const given = std::getenv("FUSION_GOLDEN_DIR")) return given;
-  const char* const source = std::getenv("FUSION_SOURCE_DIR");
-  return std::filesystem::path(source ? source : ".") / "../shared/golden";
-}
-
-class CaseTest : public testing::Test {
- public:
-  CaseTest(std::filesystem::path sidecar, std::function<void(const Case&)> run)
-      : sidecar_(std::move(sidecar)), run_(std::move(run)) {}
-  void TestBody() override {
-    const nlohmann::json facts = parse_json_file(sidecar_);
-    const auto file = sidecar_.parent_path() / facts.value("file", sidecar_.stem().string() + ".safetensors");
-    run_(Case{sidecar_, facts, SafetensorsFile::open(file)});
-  }
-
- private:
-  std::filesystem::path sidecar_;
-  std::function<void(const Case&)> run_;
-};
-
-class NoCasesTest : public testing::Test {
- public:
-  void TestBody() override {
-    GTEST_SKIP() << "there are no golden cases of this binary's kinds below " << folder() << "; set FUSION_GOLDEN_DIR";
-  }
-};
-
-/// Registers a test for every sidecar below the folder whose "kind" is one of these.
+/// Registers a test for every sidecar whose "kind" is one of these.
 inline void register_cases(const std::map<std::string, std::function<void(const Case&)>>& kinds) {
-  std::vector<std::filesystem::path> sidecars;
-  std::error_code absent;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder(), absent)) {
-    if (entry.path().extension() == ".json") sidecars.push_back(entry.path());
+  std::map<std::string, Check> checks;
+  for (const auto& [kind, run] : kinds) {
+    checks[kind] = [run = run](const std::filesystem::path& sidecar, const nlohmann::json& facts) {
+      run(Case{sidecar, facts, tensors_of(sidecar, facts)});
+    };
   }
-  std::sort(sidecars.begin(), sidecars.end());
-  int registered = 0;
-  for (const auto& sidecar : sidecars) {
-    const nlohmann::json facts = parse_json_file(sidecar);
-    const auto run = kinds.find(facts.is_object() ? facts.value("kind", "") : "");
-    if (run == kinds.end()) continue;
-    testing::RegisterTest("Golden", sidecar.stem().c_str(), nullptr, nullptr, __FILE__, __LINE__,
-                          [sidecar, body = run->second]() -> CaseTest* { return new CaseTest(sidecar, body); });
-    ++registered;
-  }
-  if (registered == 0) {
-    testing::RegisterTest("Golden", "NoCases", nullptr, nullptr, __FILE__, __LINE__, []() -> NoCasesTest* { return new NoCasesTest; });
-  }
+  register_kinds("Golden", checks);
 }
 
 struct Tolerance {

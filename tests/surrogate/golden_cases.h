@@ -2,17 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cstdlib>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "base/json_reader.h"
 #include "base/tensor_files.h"
+#include "tests/golden.h"
 
 namespace fusion {
 
@@ -34,49 +33,15 @@ struct GoldenCase {
 
 using GoldenCheck = std::function<void(const GoldenCase&)>;
 
-class GoldenTest : public testing::Test {
- public:
-  GoldenTest(std::filesystem::path sidecar, GoldenCheck check)
-      : sidecar_(std::move(sidecar)), check_(std::move(check)) {}
-  void TestBody() override {
-    if (!check_) GTEST_SKIP() << "No golden cases for this program below " << sidecar_ << " (set FUSION_GOLDEN_DIR).";
-    const nlohmann::json sidecar = parse_json_file(sidecar_);
-    const auto file = sidecar_.parent_path() / sidecar.at("file").get<std::string>();
-    check_({sidecar, SafetensorsFile::open(file)});
-  }
-
- private:
-  std::filesystem::path sidecar_;
-  GoldenCheck check_;
-};
-
-/// Registers a test per sidecar below the golden folder whose kind is one of `checks`, named by the sidecar's stem.
+/// Registers a test per sidecar whose kind is one of `checks`, named by its stem, and runs them.
 inline int run_golden_tests(const std::string& suite, const std::map<std::string, GoldenCheck>& checks) {
-  const char* named = std::getenv("FUSION_GOLDEN_DIR");
-  const char* source = std::getenv("FUSION_SOURCE_DIR");
-  const std::filesystem::path folder =
-      named != nullptr ? std::filesystem::path(named)
-                       : std::filesystem::path(source != nullptr ? source : ".") / "../shared/golden";
-  std::vector<std::filesystem::path> sidecars;
-  if (std::filesystem::is_directory(folder)) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
-      if (entry.path().extension() == ".json") sidecars.push_back(entry.path());
-    }
+  std::map<std::string, golden::Check> kinds;
+  for (const auto& [kind, check] : checks) {
+    kinds[kind] = [check = check](const std::filesystem::path& sidecar, const nlohmann::json& facts) {
+      check({facts, golden::tensors_of(sidecar, facts)});
+    };
   }
-  std::sort(sidecars.begin(), sidecars.end());
-  int found = 0;
-  const auto add = [&](const std::string& name, const std::filesystem::path& path, const GoldenCheck& check) {
-    testing::RegisterTest(suite.c_str(), name.c_str(), nullptr, nullptr, __FILE__, __LINE__,
-                          [path, check]() -> GoldenTest* { return new GoldenTest(path, check); });
-    ++found;
-  };
-  for (const auto& path : sidecars) {
-    const nlohmann::json sidecar = parse_json_file(path);
-    if (!sidecar.is_object() || !sidecar.contains("kind") || !sidecar["kind"].is_string()) continue;
-    const auto check = checks.find(sidecar["kind"].get<std::string>());
-    if (check != checks.end()) add(path.stem().string(), path, check->second);
-  }
-  if (found == 0) add("NoCases", folder, nullptr);
+  golden::register_kinds(suite, kinds);
   return RUN_ALL_TESTS();
 }
 
