@@ -116,7 +116,7 @@ std::int64_t JsonReader::integer(std::string_view key, std::int64_t min, std::in
 std::uint64_t JsonReader::seed(std::string_view key, std::uint64_t fallback) {
   const json* found = find(key);
   if (found == nullptr) return fallback;
-  if (!found->is_number_unsigned()) {
+  if (!found->is_number_unsigned() && !(found->is_number_integer() && found->get<std::int64_t>() >= 0)) {
     wrong(key, "an integer in [0, 2^64)", *found);
     return fallback;
   }

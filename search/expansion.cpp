@@ -2,7 +2,8 @@
 
 namespace fusion {
 
-std::vector<Architecture> expand(std::span<const Architecture> previous, std::span<const FusionStep> choices, std::size_t level) {
+std::vector<Architecture> expand(std::span<const Architecture> previous, std::span<const FusionStep> choices,
+                                 std::size_t level) {
   const std::vector<Architecture> nothing(level == 0 ? 1 : 0);
   if (previous.empty()) previous = nothing;
   std::vector<Architecture> expanded;

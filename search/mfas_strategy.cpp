@@ -29,11 +29,13 @@ MfasOptions MfasOptions::read(JsonReader& reader, const SearchSpace& space) {
   return options;
 }
 
-MfasStrategy::MfasStrategy(SearchSpace space, const MfasOptions& options, std::unique_ptr<Surrogate> surrogate, std::uint64_t seed)
+MfasStrategy::MfasStrategy(SearchSpace space, const MfasOptions& options, std::unique_ptr<Surrogate> surrogate,
+                           std::uint64_t seed)
     : space_(std::move(space)),
       options_(options),
       seed_(mix_text(seed, "mfas")),
       steps_(options.temperature.iterations * options.temperature.levels),
+      planned_(planned()),
       surrogate_(std::move(surrogate)) {
   for (const Architecture& architecture : expand({}, space_.step_choices(), 0)) add_trial(architecture, std::nullopt);
 }
@@ -161,12 +163,28 @@ void MfasStrategy::begin_step() {
   for (const std::size_t index : draw(predictions)) add_trial(expanded[index], predictions[index]);
 }
 
+std::uint64_t MfasStrategy::planned() const {
+  constexpr std::uint64_t kPlenty = std::uint64_t{1} << 40;  // no search is that long
+  const std::uint64_t choices = space_.step_choices().size();
+  const auto samples = static_cast<std::uint64_t>(options_.samples);
+  const int levels = options_.temperature.levels;
+  std::vector<std::uint64_t> left{1};  // networks of each length that are not yet proposed
+  for (int length = 1; length <= levels; ++length) left.push_back(std::min(kPlenty, left.back() * choices));
+  left[1] = 0;
+  std::uint64_t total = choices, survivors = std::min(samples, choices);
+  for (int step = 1; step < steps_; ++step) {
+    std::uint64_t fresh = std::min(samples, survivors * choices);
+    std::uint64_t& of_length = left[static_cast<std::size_t>(std::min(step + 1, levels))];
+    if (options_.duplicates == Duplicates::distinct) fresh = std::min(fresh, of_length);
+    of_length -= std::min(fresh, of_length);
+    total += fresh;
+    if (fresh > 0) survivors = fresh;
+  }
+  return total;
+}
+
 std::optional<std::uint64_t> MfasStrategy::total() const {
-  const auto asked = static_cast<std::uint64_t>(ledger_.asked());
-  if (finished()) return asked;
-  const std::uint64_t planned =
-      space_.step_choices().size() + static_cast<std::uint64_t>(steps_ - 1) * static_cast<std::uint64_t>(options_.samples);
-  return options_.duplicates == Duplicates::reference ? planned : std::min(planned, space_.count_saturated());
+  return finished() ? static_cast<std::uint64_t>(ledger_.asked()) : planned_;
 }
 
 std::vector<FitRecord> MfasStrategy::take_fit_records() { return std::exchange(fit_records_, {}); }

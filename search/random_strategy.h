@@ -18,8 +18,9 @@ struct RandomOptions {
 
 /// Random search: a uniform length, then uniform steps (SearchSpace::sample), whatever the scores are. Never waits.
 ///
-/// With `distinct` an architecture that came before is drawn again, at most kRedraws times; then the next unproposed one after
-/// a uniform place of the canonical order is taken. The search ends early when it has proposed the whole space.
+/// With `distinct` an architecture that came before is drawn again, at most kRedraws times; then the next unproposed
+/// one after a uniform place of the canonical order is taken. The search ends early when it has proposed the whole
+/// space.
 class RandomStrategy final : public Strategy {
  public:
   RandomStrategy(SearchSpace space, const RandomOptions& options, std::uint64_t seed);

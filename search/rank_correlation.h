@@ -5,8 +5,8 @@
 
 namespace fusion {
 
-/// Spearman's rank correlation, equal values sharing their mean rank. Absent for fewer than two pairs, or if all values of
-/// one side are equal. Both spans have the same size.
+/// Spearman's rank correlation, equal values sharing their mean rank. Absent for fewer than two pairs, or if all values
+/// of one side are equal. Both spans have the same size.
 std::optional<double> rank_correlation(std::span<const double> a, std::span<const double> b);
 
 /// Mean of |a - b|; absent for no pairs.

@@ -24,9 +24,13 @@ double TemperatureSchedule::in_force(int iteration, int level) const {
 
 std::vector<float> draw_probabilities(std::span<const double> scores, double temperature) {
   std::vector<float> values;
-  for (const double score : scores) values.push_back(std::isfinite(score) && score > 0 ? static_cast<float>(score) : 0.0f);
+  for (const double score : scores) {
+    values.push_back(std::isfinite(score) && score > 0 ? static_cast<float>(score) : 0.0f);
+  }
   const auto sum_of = [&values] { return static_cast<float>(std::accumulate(values.begin(), values.end(), 0.0)); };
-  const auto uniform = [&values] { return std::vector<float>(values.size(), 1.0f / static_cast<float>(values.size())); };
+  const auto uniform = [&values] {
+    return std::vector<float>(values.size(), 1.0f / static_cast<float>(values.size()));
+  };
   const float total = sum_of();
   if (total == 0) return uniform();
   const double exponent = 1 / temperature;
@@ -42,9 +46,10 @@ std::vector<float> draw_probabilities(std::span<const double> scores, double tem
 
 namespace {
 
-/// One round of numpy's algorithm: as many uniform numbers as indices are missing, looked up in the cumulative distribution;
-/// repeats within the round are dropped and drawn again in the next.
-std::vector<std::size_t> draw_round(const std::vector<double>& weights, std::size_t missing, const std::function<double()>& uniform) {
+/// One round of numpy's algorithm: as many uniform numbers as indices are missing, looked up in the cumulative
+/// distribution; repeats within the round are dropped and drawn again in the next.
+std::vector<std::size_t> draw_round(const std::vector<double>& weights, std::size_t missing,
+                                    const std::function<double()>& uniform) {
   std::vector<double> cumulative(weights.size());
   std::partial_sum(weights.begin(), weights.end(), cumulative.begin());
   const double total = cumulative.back();
@@ -68,7 +73,8 @@ std::vector<std::size_t> draw_without_replacement(std::span<const float> probabi
   std::vector<std::size_t> found;
   std::vector<bool> taken(weights.size(), false);
   count = std::min(count, weights.size());
-  auto positive = static_cast<std::size_t>(std::count_if(weights.begin(), weights.end(), [](double w) { return w > 0; }));
+  auto positive =
+      static_cast<std::size_t>(std::count_if(weights.begin(), weights.end(), [](double w) { return w > 0; }));
   while (found.size() < count) {
     std::size_t wanted = std::min(count, positive) - std::min(found.size(), positive);
     if (wanted == 0) {  // only improbable ones are left

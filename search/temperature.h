@@ -13,8 +13,8 @@
 namespace fusion {
 
 /// The running number n of a step in the temperature's formula:
-///   reference  iteration * iterations + level: what the reference computes. Not a running counter unless iterations equal
-///              levels; with 3 and 4 two values come twice and the search ends warmer
+///   reference  iteration * iterations + level: what the reference computes. No running counter unless iterations equal
+///              levels: with 3 and 4 two values come twice and the search ends warmer
 ///   repaired   iteration * levels + level: the step's true number
 enum class TemperatureCounter : std::uint8_t { reference, repaired };
 template <>
@@ -40,16 +40,16 @@ struct TemperatureSchedule {
   double in_force(int iteration, int level) const;
 };
 
-/// The probabilities of the first draw, q_i = score_i / sum score, p_i = q_i^(1/T) / sum q^(1/T), in float32 as the reference
-/// computes them (each operation rounded to float32; sums in float64).
+/// The probabilities of the first draw, q_i = score_i / sum score, p_i = q_i^(1/T) / sum q^(1/T), in float32 as the
+/// reference computes them (each operation rounded to float32; sums in float64).
 ///
-/// Differs from the reference, which fails there: negative or non-finite scores count as 0, and if all are 0 or all powers
-/// vanish in float32 the draw is uniform.
+/// Differs from the reference, which fails there: negative or non-finite scores count as 0, and if all are 0 or all
+/// powers vanish in float32 the draw is uniform.
 std::vector<float> draw_probabilities(std::span<const double> scores, double temperature);
 
-/// `count` different indices (all of them if there are fewer), in the order drawn, each draw from the renormalised remainder:
-/// numpy's `choice(n, count, replace=False, p)`, number for number, if `uniform` gives numpy's stream of [0, 1). Where fewer
-/// than `count` probabilities are positive the rest follows uniformly from the others (numpy refuses).
+/// `count` different indices (all of them if there are fewer), in the order drawn, each draw from the renormalised
+/// remainder: numpy's `choice(n, count, replace=False, p)`, number for number, if `uniform` gives numpy's stream of
+/// numbers. Where fewer than `count` probabilities are positive the rest follows uniformly from the others (numpy refuses).
 std::vector<std::size_t> draw_without_replacement(std::span<const float> probabilities, std::size_t count,
                                                   const std::function<double()>& uniform);
 

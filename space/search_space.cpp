@@ -69,8 +69,8 @@ std::vector<std::int32_t> read_taps(JsonReader& reader, const ModalitySpec& moda
       for (std::int64_t i = 0; i < count; ++i) {
         if (modality.taps[static_cast<std::size_t>(i)].name == entry.get_ref<const std::string&>()) index = i;
       }
-    } else if (entry.is_number_unsigned() && entry.get<std::uint64_t>() < static_cast<std::uint64_t>(count)) {
-      index = entry.get<std::int64_t>();
+    } else if (entry.is_number_integer() && entry.get<std::int64_t>() < count) {
+      index = entry.get<std::int64_t>();  // negative: as if absent
     }
     if (index < 0) {
       std::string known;

@@ -2,8 +2,8 @@
 //   FUSION_KERNEL_SET    the constant that holds the set, and FUSION_KERNEL_NAME its name for people
 //   FUSION_KERNEL_WIDTH  floats per register: 4 or 8
 //   FUSION_KERNEL_ROWS   rows of C kept in registers at a time; no influence on results
-// No inline function of another header may be called here: the linker would be free to keep the copy that was compiled for the
-// widest instruction set, for the whole program.
+// No inline function of another header may be called here: the linker would be free to keep the copy that was compiled
+// for the widest instruction set, for the whole program.
 
 #include "surrogate/lstm_kernels.h"
 
@@ -18,10 +18,15 @@ using Floats = float __attribute__((vector_size(kWidth * sizeof(float))));
 using Ints = int __attribute__((vector_size(kWidth * sizeof(float))));
 using LooseFloats = float __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
 
-inline __attribute__((always_inline)) Floats load(const float* from) { return *reinterpret_cast<const LooseFloats*>(from); }
-inline __attribute__((always_inline)) void store(float* to, Floats values) { *reinterpret_cast<LooseFloats*>(to) = values; }
+inline __attribute__((always_inline)) Floats load(const float* from) {
+  return *reinterpret_cast<const LooseFloats*>(from);
+}
+inline __attribute__((always_inline)) void store(float* to, Floats values) {
+  *reinterpret_cast<LooseFloats*>(to) = values;
+}
 
-/// e^x for |x| <= 87 (clamped), about one unit in the last place: x = n ln 2 + r, a polynomial in r (Cephes), 2^n by its bits.
+/// e^x for |x| <= 87 (clamped), about one unit in the last place: x = n ln 2 + r, a polynomial in r (Cephes), 2^n by
+/// its bits.
 inline __attribute__((always_inline)) Floats exp_of(Floats x) {
   const Floats limit = Floats{} + 87.0f;
   x = x > limit ? limit : x;

@@ -24,13 +24,20 @@ enum Tensor : std::size_t {
   kTensors
 };
 
-constexpr std::array<std::string_view, kTensors> kNames{"embedding.weight", "embedding.bias", "lstm.weight_ih", "lstm.weight_hh",
-                                                        "lstm.bias_ih",     "lstm.bias_hh",   "head.weight",    "head.bias"};
+constexpr std::array<std::string_view, kTensors> kNames{"embedding.weight", "embedding.bias", "lstm.weight_ih",
+                                                        "lstm.weight_hh",   "lstm.bias_ih",   "lstm.bias_hh",
+                                                        "head.weight",      "head.bias"};
 
 std::array<std::size_t, kTensors> sizes_of(const LstmShape& shape) {
   const std::size_t gates = 4 * shape.hidden;
-  return {shape.embedding * shape.input, shape.embedding, gates * shape.embedding, gates * shape.hidden, gates, gates,
-          shape.hidden,                  1};
+  return {shape.embedding * shape.input,
+          shape.embedding,
+          gates * shape.embedding,
+          gates * shape.hidden,
+          gates,
+          gates,
+          shape.hidden,
+          1};
 }
 
 std::array<std::size_t, kTensors> offsets_of(const LstmShape& shape) {
@@ -64,8 +71,8 @@ SequenceBatch::SequenceBatch(std::size_t width, std::size_t length, std::span<co
 
 /// One batch through the network and back. The batch is cut into blocks of rows that fit in the cache.
 ///
-/// Arrays are [features][rows], rows contiguous and padded to lanes. U different steps, B rows of a block, T steps. Padding rows
-/// carry finite numbers that nobody reads; their gradients are zero.
+/// Arrays are [features][rows], rows contiguous and padded to lanes. U different steps, B rows of a block, T steps.
+/// Padding rows carry finite numbers that nobody reads; their gradients are zero.
 class LstmNetwork::Pass {
  public:
   Pass(const LstmNetwork& network, const SequenceBatch& batch, float* gradient)
@@ -108,7 +115,8 @@ class LstmNetwork::Pass {
   void transpose(const float* h, float* by_row) const;
   void head_gradient(std::size_t rows, std::span<const float> prediction_gradient);
   LstmCell cell(std::size_t t);
-  void copy_rows(const AlignedFloats& from, std::size_t from_stride, std::size_t rows, std::size_t columns, float* to) const;
+  void copy_rows(const AlignedFloats& from, std::size_t from_stride, std::size_t rows, std::size_t columns,
+                 float* to) const;
 
   const LstmShape shape_;
   const LstmKernels& kernels_;
@@ -121,14 +129,14 @@ class LstmNetwork::Pass {
   const std::size_t block_;  ///< rows of a block, padded
 
   AlignedFloats scratch_;
-  AlignedFloats embedded_;       ///< [E][U]
-  AlignedFloats from_steps_;     ///< [4H][U]: W e + b + d
-  AlignedFloats step_gradient_;  ///< [4H][U]: sums of the gate gradients by different step
-  AlignedFloats hh_gradient_;    ///< [4H][padded H]
-  AlignedFloats head_sum_;       ///< [padded H]
-  AlignedFloats gates_, c_, tanh_c_, h_;  ///< [T][4H or H][B]
-  AlignedFloats h_by_row_;       ///< [T][B][padded H]
-  AlignedFloats h_gradient_, c_gradient_;  ///< [H][B]
+  AlignedFloats embedded_;                     ///< [E][U]
+  AlignedFloats from_steps_;                   ///< [4H][U]: W e + b + d
+  AlignedFloats step_gradient_;                ///< [4H][U]: sums of the gate gradients by different step
+  AlignedFloats hh_gradient_;                  ///< [4H][padded H]
+  AlignedFloats head_sum_;                     ///< [padded H]
+  AlignedFloats gates_, c_, tanh_c_, h_;       ///< [T][4H or H][B]
+  AlignedFloats h_by_row_;                     ///< [T][B][padded H]
+  AlignedFloats h_gradient_, c_gradient_;      ///< [H][B]
   AlignedFloats prediction_, logit_gradient_;  ///< [B]
 };
 
@@ -211,14 +219,14 @@ std::span<const float> LstmNetwork::Pass::forward(std::size_t begin) {
     const LstmCell step = cell(t);
     gather(t, begin, rows, step.gates);
     if (t > 0) {
-      multiply({gate_count_, shape_.hidden, block_, weights(kWeightHh), shape_.hidden, 1, at(h_, t - 1, plane()), block_, step.gates,
-                block_, true});
+      multiply({gate_count_, shape_.hidden, block_, weights(kWeightHh), shape_.hidden, 1, at(h_, t - 1, plane()),
+                block_, step.gates, block_, true});
     }
     kernels_.forward(step);
   }
   std::fill(prediction_.begin(), prediction_.end(), weights(kHeadBias)[0]);
-  multiply({1, shape_.hidden, block_, weights(kHeadWeight), shape_.hidden, 1, at(h_, batch_.length() - 1, plane()), block_,
-            prediction_.data(), block_, true});
+  multiply({1, shape_.hidden, block_, weights(kHeadWeight), shape_.hidden, 1, at(h_, batch_.length() - 1, plane()),
+            block_, prediction_.data(), block_, true});
   kernels_.sigmoid(prediction_.data(), block_);
   return {prediction_.data(), rows};
 }
@@ -251,15 +259,15 @@ void LstmNetwork::Pass::backward(std::size_t begin, std::span<const float> predi
     kernels_.backward(step);  // step.gates now holds the gradient of the pre-activations
     scatter(t, begin, rows, step.gates);
     if (t == 0) break;
-    multiply({gate_count_, rows, stride, step.gates, block_, 1, at(h_by_row_, t - 1, block_ * stride), stride, hh_gradient_.data(),
-              stride, true});
-    multiply({shape_.hidden, gate_count_, block_, weights(kWeightHh), 1, shape_.hidden, step.gates, block_, h_gradient_.data(),
-              block_, false});
+    multiply({gate_count_, rows, stride, step.gates, block_, 1, at(h_by_row_, t - 1, block_ * stride), stride,
+              hh_gradient_.data(), stride, true});
+    multiply({shape_.hidden, gate_count_, block_, weights(kWeightHh), 1, shape_.hidden, step.gates, block_,
+              h_gradient_.data(), block_, false});
   }
 }
 
-void LstmNetwork::Pass::copy_rows(const AlignedFloats& from, std::size_t from_stride, std::size_t rows, std::size_t columns,
-                                  float* to) const {
+void LstmNetwork::Pass::copy_rows(const AlignedFloats& from, std::size_t from_stride, std::size_t rows,
+                                  std::size_t columns, float* to) const {
   for (std::size_t r = 0; r < rows; ++r) std::copy_n(from.data() + r * from_stride, columns, to + r * columns);
 }
 
@@ -277,10 +285,11 @@ void LstmNetwork::Pass::finish_gradient() {
   for (std::size_t u = 0; u < count; ++u) {
     for (std::size_t j = 0; j < shape_.embedding; ++j) by_step[u * width + j] = embedded_[j * steps_ + u];
   }
-  multiply({gate_count_, count, width, step_gradient_.data(), steps_, 1, by_step.data(), width, ih_gradient.data(), width, false});
+  multiply({gate_count_, count, width, step_gradient_.data(), steps_, 1, by_step.data(), width, ih_gradient.data(),
+            width, false});
   copy_rows(ih_gradient, width, gate_count_, shape_.embedding, gradient(kWeightIh));
-  multiply({shape_.embedding, gate_count_, steps_, weights(kWeightIh), 1, shape_.embedding, step_gradient_.data(), steps_,
-            embedded_gradient.data(), steps_, false});
+  multiply({shape_.embedding, gate_count_, steps_, weights(kWeightIh), 1, shape_.embedding, step_gradient_.data(),
+            steps_, embedded_gradient.data(), steps_, false});
   for (std::size_t j = 0; j < shape_.embedding; ++j) {
     for (std::size_t u = 0; u < count; ++u) {
       const float e = embedded_[j * steps_ + u];
@@ -295,8 +304,8 @@ void LstmNetwork::Pass::finish_gradient() {
 
 LstmNetwork::LstmNetwork(const LstmShape& shape, std::uint64_t seed) : shape_(shape) {
   if (shape.input == 0 || shape.embedding == 0 || shape.hidden == 0) {
-    throw Error("LSTM surrogate: every size must be positive, got input " + std::to_string(shape.input) + ", embedding " +
-                std::to_string(shape.embedding) + ", hidden " + std::to_string(shape.hidden));
+    throw Error("LSTM surrogate: every size must be positive, got input " + std::to_string(shape.input) +
+                ", embedding " + std::to_string(shape.embedding) + ", hidden " + std::to_string(shape.hidden));
   }
   for (const std::size_t size : sizes_of(shape)) weight_count_ += size;
   for (AlignedFloats* values : {&weights_, &gradient_, &first_, &second_}) values->assign(padded(weight_count_), 0.0f);
@@ -304,7 +313,9 @@ LstmNetwork::LstmNetwork(const LstmShape& shape, std::uint64_t seed) : shape_(sh
   const std::array<double, kTensors> bounds{0.1, 0, bound, bound, bound, bound, 0.1, 0};
   for (std::size_t i = 0; i < kTensors; ++i) {
     Rng rng(seed, i);
-    for (float& weight : weights(kNames[i])) weight = bounds[i] == 0 ? 1.8f : static_cast<float>(rng.uniform(-bounds[i], bounds[i]));
+    for (float& weight : weights(kNames[i])) {
+      weight = bounds[i] == 0 ? 1.8f : static_cast<float>(rng.uniform(-bounds[i], bounds[i]));
+    }
   }
 }
 
@@ -355,8 +366,8 @@ std::vector<float> LstmNetwork::predict(const SequenceBatch& batch) const {
 double LstmNetwork::backpropagate(const SequenceBatch& batch, std::span<const float> targets) {
   check(batch);
   if (targets.size() != batch.count() || targets.empty()) {
-    throw Error("LSTM surrogate: got " + std::to_string(targets.size()) + " targets for " + std::to_string(batch.count()) +
-                " sequences; there must be one for each, and at least one");
+    throw Error("LSTM surrogate: got " + std::to_string(targets.size()) + " targets for " +
+                std::to_string(batch.count()) + " sequences; there must be one for each, and at least one");
   }
   std::fill(gradient_.begin(), gradient_.end(), 0.0f);
   Pass pass(*this, batch, gradient_.data());

@@ -27,8 +27,8 @@ struct AdamOptions {
   double epsilon = 1e-8;
 };
 
-/// B sequences of the same length T, prepared for a network: steps that are equal (a search has a few dozen different ones)
-/// are kept once, so that everything before the recurrence is computed once per different step.
+/// B sequences of the same length T, prepared for a network: steps that are equal (a search has a few dozen different
+/// ones) are kept once, so that everything before the recurrence is computed once per different step.
 class SequenceBatch {
  public:
   /// `values` is [B, T, width] row-major. Throws Error unless width and T are positive and divide its size.
@@ -56,8 +56,8 @@ struct CacheLineAllocator {
   CacheLineAllocator() = default;
   template <typename U>
   explicit CacheLineAllocator(const CacheLineAllocator<U>&) {}
-  T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
-  void deallocate(T* memory, std::size_t) { ::operator delete(memory, std::align_val_t{64}); }
+  T* allocate(std::size_t n) { return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* memory, std::size_t) { ::operator delete (memory, std::align_val_t{64}); }
   bool operator==(const CacheLineAllocator&) const { return true; }
 };
 using AlignedFloats = std::vector<float, CacheLineAllocator<float>>;
@@ -66,16 +66,18 @@ using AlignedFloats = std::vector<float, CacheLineAllocator<float>>;
 ///
 ///   e_t = sigmoid(E x_t + e)                                        embedding.weight [E, input], embedding.bias [E]
 ///   i, f, g, o = sigmoid, sigmoid, tanh, sigmoid of W e_t + b + U h_(t-1) + d
-///       lstm.weight_ih W [4H, E], lstm.weight_hh U [4H, H], lstm.bias_ih b [4H], lstm.bias_hh d [4H], gates in this order
+///       lstm.weight_ih W [4H, E], lstm.weight_hh U [4H, H], lstm.bias_ih b [4H], lstm.bias_hh d [4H]; gates i, f, g, o
 ///   c_t = f c_(t-1) + i g,   h_t = o tanh(c_t),   zero start
 ///   prediction = sigmoid(head.weight [1, H] h_T + head.bias [1])
 ///
-/// Float32, gradients derived by hand, Adam. Plain C++ with a fixed order of summation: equal bits on every x86-64 machine. The
-/// prediction for a sequence does not depend, to the last bit, on what else is in the batch. Copyable; one thread at a time.
+/// Float32, gradients derived by hand, Adam. Plain C++ with a fixed order of summation: equal bits on every x86-64
+/// machine. The prediction for a sequence does not depend, to the last bit, on what else is in the batch. Copyable; one
+/// thread at a time.
 class LstmNetwork {
  public:
-  /// Initialised as in the reference: weights of the two linear layers uniform in +-0.1 and their biases 1.8 (so the untrained
-  /// network answers well above 0.8), everything in the LSTM uniform in +-1/sqrt(H). Throws Error for a size of 0.
+  /// Initialised as in the reference: weights of the two linear layers uniform in +-0.1 and their biases 1.8 (so the
+  /// untrained network answers well above 0.8), everything in the LSTM uniform in +-1/sqrt(H). Throws Error for a size
+  /// of 0.
   LstmNetwork(const LstmShape& shape, std::uint64_t seed);
 
   const LstmShape& shape() const { return shape_; }
@@ -112,7 +114,8 @@ class LstmNetwork {
   std::size_t weight_count_ = 0;
   // All of them hold the eight tensors one after another, padded with zeros at the end to a multiple of kLanes.
   AlignedFloats weights_, gradient_, first_, second_;
-  double beta1_power_ = 1, beta2_power_ = 1;  ///< beta^n after n updates, by multiplication: pow differs between C libraries
+  double beta1_power_ = 1,
+         beta2_power_ = 1;  ///< beta^n after n updates, by multiplication: pow differs between C libraries
 };
 
 }  // namespace fusion

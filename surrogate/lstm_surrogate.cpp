@@ -64,7 +64,9 @@ FitReport LstmSurrogate::fit(std::span<const Observation> observations) {
   adam.lr = options_.lr;
   for (int epoch = 0; epoch < options_.epochs; ++epoch) {
     report.loss_by_length.clear();
-    for (const Bucket& bucket : buckets) report.loss_by_length.push_back(network_.train_step(bucket.batch, bucket.targets, adam));
+    for (const Bucket& bucket : buckets) {
+      report.loss_by_length.push_back(network_.train_step(bucket.batch, bucket.targets, adam));
+    }
   }
   double squares = 0;
   for (const Bucket& bucket : buckets) squares += sum_of_squared_errors(network_, bucket);

@@ -14,16 +14,16 @@ namespace fusion {
 struct LstmSurrogateOptions {
   int hidden = 100;
   int embedding = 100;
-  int epochs = 50;   ///< per fit
-  double lr = 1e-3;  ///< Adam
+  int epochs = 50;         ///< per fit
+  double lr = 1e-3;        ///< Adam
   std::uint64_t seed = 0;  ///< initial weights
 };
 
 /// The surrogate of MFAS: LstmNetwork on the raw numbers of each step (Encoding::sequence).
 ///
-/// One fit: `epochs` times one full-batch Adam step per sequence length, lengths in the order in which they first came, nothing
-/// shuffled. Weights and Adam's state go on from the last fit. Differs from the reference: fit reports the loss of every
-/// length, not only of the last one.
+/// One fit: `epochs` times one full-batch Adam step per sequence length, lengths in the order in which they first came,
+/// nothing shuffled. Weights and Adam's state go on from the last fit. Differs from the reference: fit reports the loss
+/// of every length, not only of the last one.
 class LstmSurrogate final : public Surrogate {
  public:
   LstmSurrogate(const SearchSpace& space, const LstmSurrogateOptions& options);

@@ -22,7 +22,8 @@ std::vector<ObservationSet::Bucket> ObservationSet::buckets() const {
   std::vector<Bucket> buckets;
   for (const Observation& observation : observations_) {
     const auto length = static_cast<int>(observation.architecture.steps.size());
-    auto bucket = std::find_if(buckets.begin(), buckets.end(), [length](const Bucket& b) { return b.length == length; });
+    auto bucket =
+        std::find_if(buckets.begin(), buckets.end(), [length](const Bucket& b) { return b.length == length; });
     if (bucket == buckets.end()) bucket = buckets.insert(buckets.end(), Bucket{length, {}});
     bucket->observations.push_back(observation);
   }
@@ -31,7 +32,8 @@ std::vector<ObservationSet::Bucket> ObservationSet::buckets() const {
 
 std::vector<Observation> ObservationSet::best(std::size_t count) const {
   std::vector<Observation> sorted = observations_;
-  std::stable_sort(sorted.begin(), sorted.end(), [](const Observation& a, const Observation& b) { return a.score > b.score; });
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const Observation& a, const Observation& b) { return a.score > b.score; });
   sorted.resize(std::min(count, sorted.size()));
   return sorted;
 }

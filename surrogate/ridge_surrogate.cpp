@@ -10,7 +10,8 @@ namespace fusion {
 
 namespace {
 
-/// Solves A x = b for a symmetric positive definite A [n, n], whose lower triangle becomes its Cholesky factor. b becomes x.
+/// Solves A x = b for a symmetric positive definite A [n, n], whose lower triangle becomes its Cholesky factor. b
+/// becomes x.
 void solve_by_cholesky(std::vector<double>& a, std::vector<double>& b) {
   const std::size_t n = b.size();
   for (std::size_t i = 0; i < n; ++i) {

@@ -16,8 +16,8 @@ struct RidgeSurrogateOptions {
 ///
 ///   w = (X'X + lambda I)^-1 X'y on centred X and y,   prediction = clamp(mean y + (x - mean x) w, 0, 1)
 ///
-/// Needs no seed, fits anew each time in milliseconds, and cannot see how steps act together: a baseline to hold the LSTM to,
-/// and good enough for small budgets. Before the first fit everything is predicted to be 0.5.
+/// Needs no seed, fits anew each time in milliseconds, and cannot see how steps act together: a baseline to hold the
+/// LSTM to, and good enough for small budgets. Before the first fit everything is predicted to be 0.5.
 class RidgeSurrogate final : public Surrogate {
  public:
   RidgeSurrogate(const SearchSpace& space, const RidgeSurrogateOptions& options);

@@ -18,8 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path beside_this_program(const char* name) { return fs::read_symlink("/proc/self/exe").parent_path() / name; }
-
 DispatchOptions dispatch_options(const DaemonConfig& config) {
   DispatchOptions options;
   options.lease = std::chrono::milliseconds(static_cast<std::int64_t>(config.lease_s * 1000));
@@ -91,7 +89,7 @@ void Daemon::Impl::start_local_workers() {
   if (config.local_workers == 0) return;
   LocalLauncherOptions options;
   options.count = config.local_workers;
-  options.program = config.worker_program.empty() ? beside_this_program("fusion-worker").string() : config.worker_program;
+  options.program = config.worker_program;
   const auto [address, port] = config.endpoint();
   const std::string host = address == "::1" ? "[::1]" : address;
   options.arguments = {"--connect", "http://" + host + ":" + std::to_string(server->port()), "--log-level", config.log_level};

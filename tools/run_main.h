@@ -15,12 +15,10 @@ namespace fusion {
 /// own behind the program's name; 1 for anything else that was thrown. `--help` and `--version` exit 0.
 inline int run_main(const std::string& program, CLI::App& app, int argc, char** argv, const std::function<int()>& work) {
   try {
-    app.parse(argc, argv);
+    app.parse(argc, argv);  // runs the callbacks of subcommands too
+    return work();
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
-  }
-  try {
-    return work();
   } catch (const Error& error) {
     std::string text = error.what();
     for (std::size_t at = 0; at <= text.size();) {

@@ -19,7 +19,7 @@ TrialOutcome WorkerTrainer::operator()(const protocol::Pack& pack, const TrialJo
   context.device = device_;
   context.stop = std::move(stop);
   context.on_epoch = on_epoch;
-  context.bank = &banks_[pack.study];
+  if (pack.training.weight_sharing) context.bank = &banks_[pack.study];
   return train_trial(job, pack.training, training_data(set), context);
 }
 

@@ -39,9 +39,9 @@ TEST(ConfigsTest, EveryFileOfConfigsIsParsed) {
 
 TEST(ConfigsTest, EveryKeyStandsInTheManual) {
   const std::string manual = read_text(source_folder() / "configs" / "README.md");
-  for (const auto& [key, value] : DaemonConfig{}.to_json().items()) EXPECT_NE(manual.find("`" + key + "`"), std::string::npos) << key;
-  for (const auto& [key, value] : StudySpec{}.to_json().items()) EXPECT_NE(manual.find("`" + key + "`"), std::string::npos) << key;
-  for (const auto& [key, value] : TrainingOptions{}.to_json().items()) EXPECT_NE(manual.find("`" + key + "`"), std::string::npos) << key;
+  for (const nlohmann::json& document : {DaemonConfig{}.to_json(), StudySpec{}.to_json(), TrainingOptions{}.to_json()}) {
+    for (const auto& [key, value] : document.items()) EXPECT_NE(manual.find("`" + key + "`"), std::string::npos) << key;
+  }
 }
 
 TEST(EndpointTest, OnlyLoopbackIsServed) {

@@ -79,7 +79,7 @@ TEST(KillTest, TheDaemonKilledInMidStudyGoesOnWhereItStood) {
 
 TEST(KillTest, AWorkerOutlivesTheDaemonAndDeliversItsResult) {
   System system;
-  system.start(0, {"--listen", "127.0.0.1:0"});
+  system.start(0);
   json study = System::small_study();
   study["training"]["epochs"] = 400;  // long enough to lose the daemon in the middle of one trial
   study["strategy"] = {{"name", "random"}, {"trials", 1}};
@@ -92,7 +92,7 @@ TEST(KillTest, AWorkerOutlivesTheDaemonAndDeliversItsResult) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   system.kill_daemon();
-  system.start(0, {"--listen", "127.0.0.1:" + port, "--reconnect-grace-s", "20"});
+  system.start(0, {{"--listen", "127.0.0.1:" + port}, {"--reconnect-grace-s", "20"}});
   EXPECT_EQ(system.wait_for(id), "completed");
   EXPECT_EQ(system.sql("select count(*) from attempts")[0][0], 1) << "the worker that came back kept its attempt";
   EXPECT_EQ(system.sql("select max(epoch) from epochs")[0][0], 400);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "base/files.h"
+#include "base/json_reader.h"
 #include "tests/end_to_end/system.h"
 
 namespace fusion {

@@ -23,12 +23,17 @@ Process::Options System::options() const {
   return {folder_.path(), {{"FUSION_URL", url_}, {"OPENBLAS_NUM_THREADS", "1"}, {"OMP_NUM_THREADS", "1"}}};
 }
 
-void System::start(int local_workers, std::vector<std::string> more) {
+void System::start(int local_workers, const std::map<std::string, std::string>& more) {
   std::filesystem::remove(folder_ / "port");
-  std::vector<std::string> command{program("fusiond"), "--db", (folder_ / "fusion.db").string(), "--listen", "127.0.0.1:0",
-                                   "--port-file", (folder_ / "port").string(), "--local-workers", std::to_string(local_workers),
-                                   "--reconnect-grace-s", "0.5", "--lease-s", "6"};
-  command.insert(command.end(), more.begin(), more.end());
+  std::map<std::string, std::string> arguments{{"--db", (folder_ / "fusion.db").string()},
+                                               {"--listen", "127.0.0.1:0"},
+                                               {"--port-file", (folder_ / "port").string()},
+                                               {"--local-workers", std::to_string(local_workers)},
+                                               {"--reconnect-grace-s", "0.5"},
+                                               {"--lease-s", "6"}};
+  for (const auto& [option, value] : more) arguments[option] = value;
+  std::vector<std::string> command{program("fusiond")};
+  for (const auto& [option, value] : arguments) command.insert(command.end(), {option, value});
   daemon_ = std::make_unique<Process>(command, options());
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (!std::filesystem::exists(folder_ / "port")) {
@@ -103,7 +108,7 @@ json System::small_study() {
           {"dataset", "features/features.json"},
           {"space", {{"steps", {{"max", 2}}}}},
           {"strategy", {{"name", "mfas"}, {"iterations", 2}, {"levels", 2}, {"samples", 5}}},
-          {"training", {{"epochs", 2}, {"evaluate_test", true}}},
+          {"training", {{"epochs", 2}, {"dropout", 0.1}, {"evaluate_test", true}}},
           {"seed", 7}};
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,8 +15,8 @@ namespace fusion::testing {
 class System {
  public:
   System();
-  /// Starts fusiond on a free port and waits until it is ready. `more` are further arguments.
-  void start(int local_workers, std::vector<std::string> more = {});
+  /// Starts fusiond on a free port and waits until it is ready. `more`: further options, or other values for ours.
+  void start(int local_workers, const std::map<std::string, std::string>& more = {});
   /// SIGTERM; returns the exit status.
   int stop();
   void kill_daemon();

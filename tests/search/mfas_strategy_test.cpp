@@ -1,9 +1,10 @@
+#include "search/mfas_strategy.h"
+
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "search/expansion.h"
-#include "search/mfas_strategy.h"
 #include "surrogate/lstm_surrogate.h"
 #include "tests/search/strategies.h"
 
@@ -52,7 +53,9 @@ TEST(MfasStrategyTest, TheDefaultSearchOnAvMnistHas195DifferentTrials) {
   ASSERT_EQ(steps.size(), 12u);
   for (std::size_t s = 0; s < steps.size(); ++s) {
     EXPECT_EQ(steps[s].size(), s == 0 ? 30u : 15u);
-    for (const Proposal& proposal : steps[s]) EXPECT_EQ(proposal.architecture.steps.size(), std::min<std::size_t>(s + 1, 4));
+    for (const Proposal& proposal : steps[s]) {
+      EXPECT_EQ(proposal.architecture.steps.size(), std::min<std::size_t>(s + 1, 4));
+    }
   }
   for (std::size_t i = 0; i < 30; ++i) EXPECT_EQ(steps[0][i].architecture, avmnist().at(i));
 }
@@ -66,7 +69,8 @@ TEST(MfasStrategyTest, EveryStepExpandsSurvivorsOfTheOneBefore) {
     for (const Proposal& child : steps[s]) {
       bool found = false;
       for (const Proposal& parent : steps[s - 1]) {
-        const bool survived = testing::sometimes_failing(parent.architecture, parent.replica).state == TrialState::completed;
+        const bool survived =
+            testing::sometimes_failing(parent.architecture, parent.replica).state == TrialState::completed;
         found = found || (survived && expands(parent.architecture, child.architecture, s % 4));
       }
       EXPECT_TRUE(found) << canonical_text(child.architecture) << " in step " << s;
@@ -75,7 +79,8 @@ TEST(MfasStrategyTest, EveryStepExpandsSurvivorsOfTheOneBefore) {
 }
 
 TEST(MfasStrategyTest, FactsTellTheTemperatureInForceAndThePrediction) {
-  Driver driver(testing::strategy_of({{"name", "mfas"}, {"samples", 2}, {"surrogate", kQuick}}, avmnist(), 13), scored_by_chance);
+  Driver driver(testing::strategy_of({{"name", "mfas"}, {"samples", 2}, {"surrogate", kQuick}}, avmnist(), 13),
+                scored_by_chance);
   const auto steps = steps_of(driver.run().proposals());
   const std::vector<double> expected{10,     9.4062, 7.8322, 5.7839, 3.8052, 3.8052,
                                      2.2542, 1.2329, 0.6584, 0.6584, 0.3795, 0.2620};
@@ -138,7 +143,9 @@ TEST(MfasStrategyTest, AStepWithoutScoresLeavesTheSurvivorsOfTheStepBefore) {
 
 TEST(MfasStrategyTest, ScoresThatAreNoNumbersCountAsFailed) {
   Driver driver(testing::strategy_of({{"name", "mfas"}, {"samples", 3}, {"surrogate", kQuick}}, avmnist(), 15),
-                [](const Architecture& a, int) { return Told{0, a, TrialState::completed, std::nan("")}; });
+                [](const Architecture& a, int) {
+                  return Told{0, a, TrialState::completed, std::nan("")};
+                });
   EXPECT_EQ(driver.run().proposals().size(), 30u);
 }
 
@@ -182,7 +189,8 @@ Found found_by(const json& options) {
 
 TEST(MfasStrategyTest, FindsBetterNetworksThanChanceOnTheSameBudget) {
   const Found chance = found_by({{"name", "random"}, {"trials", 195}});
-  const std::vector<json> surrogates{{{"name", "lstm"}, {"hidden", 24}, {"embedding", 24}, {"lr", 0.005}}, {{"name", "ridge"}}};
+  const std::vector<json> surrogates{{{"name", "lstm"}, {"hidden", 24}, {"embedding", 24}, {"lr", 0.005}},
+                                     {{"name", "ridge"}}};
   for (const json& surrogate : surrogates) {
     const Found found = found_by({{"name", "mfas"}, {"surrogate", surrogate}});
     EXPECT_GT(found.best, chance.best + 0.05) << surrogate;

@@ -34,8 +34,12 @@ TEST(StrategyOptionsTest, UnknownNamesListTheKnownOnes) {
 }
 
 TEST(StrategyOptionsTest, EveryProblemIsReportedAtOnce) {
-  const nlohmann::json options{{"name", "mfas"},      {"iterations", 0},          {"levels", 5},
-                               {"sample", 3},         {"duplicates", "none"},     {"temperature_counter", "fixed"},
+  const nlohmann::json options{{"name", "mfas"},
+                               {"iterations", 0},
+                               {"levels", 5},
+                               {"sample", 3},
+                               {"duplicates", "none"},
+                               {"temperature_counter", "fixed"},
                                {"surrogate", {{"epoch", 3}, {"lr", -1}, {"lambda", 1}}}};
   const std::string problems = problems_of(options, space_of({}));
   EXPECT_THAT(problems, HasSubstr("/strategy/iterations: expected an integer in [1, 1000], got 0"));
@@ -53,12 +57,14 @@ TEST(StrategyOptionsTest, RandomNeedsItsTrials) {
 }
 
 TEST(StrategyOptionsTest, MfasNeedsOneStepNetworks) {
-  EXPECT_THAT(problems_of({{"name", "mfas"}}, space_of({{"steps", {{"min", 2}, {"max", 3}}}})), HasSubstr("/space/steps/min"));
+  EXPECT_THAT(problems_of({{"name", "mfas"}}, space_of({{"steps", {{"min", 2}, {"max", 3}}}})),
+              HasSubstr("/space/steps/min"));
 }
 
 TEST(StrategyOptionsTest, LevelsFollowTheSpace) {
   const SearchSpace space = space_of({{"steps", {{"max", 2}}}});
   EXPECT_EQ(testing::strategy_of({{"name", "mfas"}}, space, 1)->total(), 30u + 5 * 15);
+  EXPECT_EQ(testing::strategy_of({{"name", "mfas"}, {"levels", 1}}, space, 1)->total(), 30u);
   EXPECT_THAT(problems_of({{"name", "mfas"}, {"levels", 3}}, space), HasSubstr("[1, 2]"));
 }
 
@@ -66,7 +72,8 @@ TEST(StrategyOptionsTest, ExhaustiveRefusesWhatItCannotFinish) {
   const SearchSpace space = space_of({{"steps", {{"max", 8}}}});
   EXPECT_THAT(problems_of({{"name", "exhaustive"}}, space), AllOf(HasSubstr("1 to 8 steps"), HasSubstr("10000000")));
   EXPECT_EQ(problems_of({{"name", "exhaustive"}, {"max_steps", 3}}, space), "");
-  EXPECT_THAT(problems_of({{"name", "exhaustive"}, {"min_steps", 3}, {"max_steps", 2}}, space), HasSubstr("larger than max_steps 2"));
+  EXPECT_THAT(problems_of({{"name", "exhaustive"}, {"min_steps", 3}, {"max_steps", 2}}, space),
+              HasSubstr("larger than max_steps 2"));
   EXPECT_EQ(testing::strategy_of({{"name", "exhaustive"}, {"max_steps", 3}}, space, 1)->total(), 27'930u);
 }
 

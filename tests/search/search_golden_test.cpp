@@ -37,7 +37,9 @@ SearchSpace space_of(const std::vector<FusionStep>& choices) {
   for (const FusionStep& choice : choices) {
     for (std::size_t m = 0; m < choice.taps.size(); ++m) {
       auto& taps = dataset.modalities[m].taps;
-      while (static_cast<std::int32_t>(taps.size()) <= choice.taps[m]) taps.push_back({"tap" + std::to_string(taps.size()), 1});
+      while (static_cast<std::int32_t>(taps.size()) <= choice.taps[m]) {
+        taps.push_back({"tap" + std::to_string(taps.size()), 1});
+      }
       dataset.modalities[m].name = "m" + std::to_string(m);
     }
     activations = std::max(activations, static_cast<int>(choice.activation) + 1);
@@ -49,7 +51,9 @@ SearchSpace space_of(const std::vector<FusionStep>& choices) {
 
 void check_expansion(const GoldenCase& golden) {
   std::vector<FusionStep> choices;
-  for (const Architecture& architecture : architectures_of(golden, "unfolded")) choices.push_back(architecture.steps.at(0));
+  for (const Architecture& architecture : architectures_of(golden, "unfolded")) {
+    choices.push_back(architecture.steps.at(0));
+  }
   EXPECT_EQ(space_of(choices).step_choices(), choices);
   const std::vector<Architecture> previous = architectures_of(golden, "previous");
   int cases = 0;
@@ -72,10 +76,13 @@ void check_inclusion(const GoldenCase& golden, const std::string& name, const st
   std::vector<int> drawn(expected.size(), 0);
   Rng rng(20190315);
   for (int run = 0; run < kRuns; ++run) {
-    for (const std::size_t index : draw_without_replacement(probabilities, k, [&rng] { return rng.uniform(); })) ++drawn[index];
+    for (const std::size_t index : draw_without_replacement(probabilities, k, [&rng] { return rng.uniform(); })) {
+      ++drawn[index];
+    }
   }
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    EXPECT_NEAR(drawn[i] / static_cast<double>(kRuns), expected[i], golden.tolerance("atol", "inclusion_frequency")) << name << " " << i;
+    EXPECT_NEAR(drawn[i] / static_cast<double>(kRuns), expected[i], golden.tolerance("atol", "inclusion_frequency"))
+        << name << " " << i;
   }
 }
 
@@ -89,10 +96,12 @@ void check_sampling(const GoldenCase& golden) {
     for (std::size_t t = 0; t < temperatures.size(); ++t) {
       const std::string suffix = ".p" + std::to_string(t);
       const std::vector<float> probabilities = draw_probabilities(scores, temperatures[t]);
-      expect_close(probabilities, golden.floats(prefix + suffix), golden.tolerance("atol", "p"), golden.tolerance("rtol", "p"),
-                   prefix + suffix);
+      expect_close(probabilities, golden.floats(prefix + suffix), golden.tolerance("atol", "p"),
+                   golden.tolerance("rtol", "p"), prefix + suffix);
       for (const auto& [other, frequencies] : golden.tensors.tensors()) {
-        if (other.starts_with(prefix + ".inclusion_frequency_k") && other.ends_with(suffix)) check_inclusion(golden, other, probabilities);
+        if (other.starts_with(prefix + ".inclusion_frequency_k") && other.ends_with(suffix)) {
+          check_inclusion(golden, other, probabilities);
+        }
       }
       ++cases;
     }

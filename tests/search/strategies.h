@@ -13,7 +13,8 @@
 namespace fusion::testing {
 
 /// Makes a strategy from its JSON; throws ConfigError with the problems.
-inline std::unique_ptr<Strategy> strategy_of(const nlohmann::json& options, const SearchSpace& space, std::uint64_t seed) {
+inline std::unique_ptr<Strategy> strategy_of(const nlohmann::json& options, const SearchSpace& space,
+                                             std::uint64_t seed) {
   JsonProblems problems;
   JsonReader reader(options, "study.json", problems, "/strategy");
   auto strategy = make_strategy(reader, space, seed);
@@ -46,8 +47,11 @@ inline Told scored_by_chance(const Architecture& architecture, int replica) {
 inline Told sometimes_failing(const Architecture& architecture, int replica) {
   Told told = scored_by_chance(architecture, replica);
   const double luck = noise(architecture, replica + 1000);
-  if (luck < 0.125) told.state = TrialState::failed;
-  else if (luck < 0.25) told.state = TrialState::cancelled;
+  if (luck < 0.125) {
+    told.state = TrialState::failed;
+  }
+  else if (luck < 0.25)
+    told.state = TrialState::cancelled;
   return told;
 }
 
@@ -59,7 +63,8 @@ inline std::string line_of(const Proposal& proposal) {
 /// Drives a strategy as a daemon would, with the proposals and ends it has seen so far.
 class Driver {
  public:
-  Driver(std::unique_ptr<Strategy> strategy, Ending ending) : strategy_(std::move(strategy)), ending_(std::move(ending)) {}
+  Driver(std::unique_ptr<Strategy> strategy, Ending ending)
+      : strategy_(std::move(strategy)), ending_(std::move(ending)) {}
 
   Strategy& strategy() { return *strategy_; }
   const std::vector<Proposal>& proposals() const { return proposals_; }
@@ -105,7 +110,8 @@ class Driver {
     }
     return *this;
   }
-  /// Up to `workers` trials at a time, asked for in pieces of random size and ending in random order; stops when `enough`.
+  /// Up to `workers` trials at a time, asked for in pieces of random size and ending in random order; stops when
+  /// `enough`.
   Driver& run_shuffled(Rng& rng, std::size_t workers, std::size_t enough = SIZE_MAX) {
     while (!strategy_->finished() && history_.size() < enough) {
       const std::size_t room = workers - outstanding_.size();

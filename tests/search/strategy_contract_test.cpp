@@ -145,7 +145,8 @@ INSTANTIATE_TEST_SUITE_P(All, StrategyContractTest, ::testing::ValuesIn(kCases),
 
 TEST(ExhaustiveStrategyTest, GoesThroughTheCanonicalOrder) {
   const SearchSpace space = SearchSpace::whole(testing::tiny_spec(), 3);
-  Driver driver(testing::strategy_of({{"name", "exhaustive"}, {"min_steps", 2}, {"max_steps", 3}}, space, 1), scored_by_chance);
+  Driver driver(testing::strategy_of({{"name", "exhaustive"}, {"min_steps", 2}, {"max_steps", 3}}, space, 1),
+                scored_by_chance);
   const auto& proposals = driver.run().proposals();
   ASSERT_EQ(proposals.size(), 64u + 512u);
   for (std::size_t i = 0; i < proposals.size(); ++i) EXPECT_EQ(proposals[i].architecture, space.at(8 + i));
@@ -162,7 +163,8 @@ TEST(RandomStrategyTest, WithoutDuplicatesCoversASmallSpace) {
 
 TEST(RandomStrategyTest, LengthsAreUniform) {
   const SearchSpace space = SearchSpace::whole(testing::avmnist_spec(), 4);
-  Driver driver(testing::strategy_of({{"name", "random"}, {"trials", 4000}, {"duplicates", "reference"}}, space, 9), scored_by_chance);
+  Driver driver(testing::strategy_of({{"name", "random"}, {"trials", 4000}, {"duplicates", "reference"}}, space, 9),
+                scored_by_chance);
   driver.ask(4000);
   std::map<std::size_t, int> lengths;
   for (const Proposal& proposal : driver.proposals()) ++lengths[proposal.architecture.steps.size()];

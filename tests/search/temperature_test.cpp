@@ -47,8 +47,8 @@ TEST(DrawProbabilitiesTest, VanishingPowersGiveAUniformDraw) {
   for (const float p : draw_probabilities(scores, 0.01)) EXPECT_FLOAT_EQ(p, 0.02f);
 }
 
-/// What numpy.random.choice does with these numbers: round one looks both up, finds index 2 twice, keeps it once; round two
-/// looks the third up without it.
+/// What numpy.random.choice does with these numbers: round one looks both up, finds index 2 twice, keeps it once; round
+/// two looks the third up without it.
 TEST(DrawWithoutReplacementTest, DrawsInRoundsLikeNumpy) {
   const std::vector<float> p{0.25f, 0.25f, 0.5f};
   std::vector<double> stream{0.9, 0.6, 0.6};

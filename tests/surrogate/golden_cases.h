@@ -36,7 +36,8 @@ using GoldenCheck = std::function<void(const GoldenCase&)>;
 
 class GoldenTest : public testing::Test {
  public:
-  GoldenTest(std::filesystem::path sidecar, GoldenCheck check) : sidecar_(std::move(sidecar)), check_(std::move(check)) {}
+  GoldenTest(std::filesystem::path sidecar, GoldenCheck check)
+      : sidecar_(std::move(sidecar)), check_(std::move(check)) {}
   void TestBody() override {
     if (!check_) GTEST_SKIP() << "No golden cases for this program below " << sidecar_ << " (set FUSION_GOLDEN_DIR).";
     const nlohmann::json sidecar = parse_json_file(sidecar_);
@@ -54,7 +55,8 @@ inline int run_golden_tests(const std::string& suite, const std::map<std::string
   const char* named = std::getenv("FUSION_GOLDEN_DIR");
   const char* source = std::getenv("FUSION_SOURCE_DIR");
   const std::filesystem::path folder =
-      named != nullptr ? std::filesystem::path(named) : std::filesystem::path(source != nullptr ? source : ".") / "../shared/golden";
+      named != nullptr ? std::filesystem::path(named)
+                       : std::filesystem::path(source != nullptr ? source : ".") / "../shared/golden";
   std::vector<std::filesystem::path> sidecars;
   if (std::filesystem::is_directory(folder)) {
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {

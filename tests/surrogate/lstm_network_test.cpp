@@ -76,7 +76,8 @@ struct Sizes {
 };
 
 /// Odd sizes, one row, one step, a whole block, several blocks.
-const std::vector<Sizes> kSizes{{{3, 5, 7}, 4, 3}, {{2, 16, 16}, 1, 1}, {{4, 9, 33}, 64, 2}, {{3, 20, 18}, 150, 5}, {{1, 1, 1}, 2, 8}};
+const std::vector<Sizes> kSizes{
+    {{3, 5, 7}, 4, 3}, {{2, 16, 16}, 1, 1}, {{4, 9, 33}, 64, 2}, {{3, 20, 18}, 150, 5}, {{1, 1, 1}, 2, 8}};
 
 TEST(LstmNetworkTest, AgreesWithTheFormulasInFloat64) {
   Rng rng(21);
@@ -99,7 +100,8 @@ TEST(LstmNetworkTest, GradientsAgreeWithFiniteDifferencesInFloat64) {
     const auto values = random_values(rng, sizes.count, sizes.length, sizes.shape.input);
     const auto targets = random_targets(rng, sizes.count);
     PlainNetwork plain(network);
-    EXPECT_NEAR(network.backpropagate(SequenceBatch(sizes.shape.input, sizes.length, values), targets), plain.loss(values, targets), 1e-6);
+    EXPECT_NEAR(network.backpropagate(SequenceBatch(sizes.shape.input, sizes.length, values), targets),
+                plain.loss(values, targets), 1e-6);
     for (const std::string_view name : LstmNetwork::tensor_names()) {
       const auto gradient = network.gradient(name);
       for (int probe = 0; probe < 6; ++probe) {
@@ -125,7 +127,8 @@ TEST(LstmNetworkTest, EveryKernelSetGivesTheSameBits) {
       Rng rng(23);
       LstmNetwork network(sizes.shape, 5);
       network.use(*kernels);
-      const SequenceBatch batch(sizes.shape.input, sizes.length, random_values(rng, sizes.count, sizes.length, sizes.shape.input));
+      const SequenceBatch batch(sizes.shape.input, sizes.length,
+                                random_values(rng, sizes.count, sizes.length, sizes.shape.input));
       const auto targets = random_targets(rng, sizes.count);
       for (int step = 0; step < 10; ++step) network.train_step(batch, targets, {});
       hashes.push_back(mix(bits_of(network.all_weights()), bits_of(network.predict(batch))));
@@ -161,8 +164,9 @@ TEST(LstmNetworkTest, APredictionDoesNotDependOnItsCompany) {
 
 TEST(LstmNetworkTest, StartsAsTheReferenceDoes) {
   const LstmNetwork network({3, 100, 100}, 8);
-  const std::map<std::string, float> bounds{{"embedding.weight", 0.1f}, {"lstm.weight_ih", 0.1f}, {"lstm.weight_hh", 0.1f},
-                                            {"lstm.bias_ih", 0.1f},     {"lstm.bias_hh", 0.1f},   {"head.weight", 0.1f}};
+  const std::map<std::string, float> bounds{{"embedding.weight", 0.1f}, {"lstm.weight_ih", 0.1f},
+                                            {"lstm.weight_hh", 0.1f},   {"lstm.bias_ih", 0.1f},
+                                            {"lstm.bias_hh", 0.1f},     {"head.weight", 0.1f}};
   for (const auto& [name, bound] : bounds) {
     const auto weights = network.weights(name);
     const auto [low, high] = std::minmax_element(weights.begin(), weights.end());

@@ -26,7 +26,9 @@ TEST(ObservationSetTest, KeepsTheBestScoreAndTheFirstPlace) {
 
 TEST(ObservationSetTest, GroupsByLengthInTheOrderOfFirstAppearance) {
   ObservationSet set;
-  for (const auto& taps : std::vector<std::vector<std::int32_t>>{{0, 1}, {0}, {1, 1}, {0, 1, 2}, {3}}) set.add(network(taps), 0.5);
+  for (const auto& taps : std::vector<std::vector<std::int32_t>>{{0, 1}, {0}, {1, 1}, {0, 1, 2}, {3}}) {
+    set.add(network(taps), 0.5);
+  }
   const auto buckets = set.buckets();
   ASSERT_EQ(buckets.size(), 3u);
   EXPECT_EQ(buckets[0].length, 2);

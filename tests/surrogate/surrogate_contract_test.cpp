@@ -124,7 +124,9 @@ TEST_P(SurrogateContractTest, IsNamedAsInTheStudy) { EXPECT_EQ(surrogate_of(GetP
 INSTANTIATE_TEST_SUITE_P(All, SurrogateContractTest,
                          ::testing::Values(json{{"name", "lstm"}, {"hidden", 24}, {"embedding", 16}, {"lr", 0.01}},
                                            json{{"name", "ridge"}, {"lambda", 0.01}}),
-                         [](const ::testing::TestParamInfo<json>& param) { return param.param["name"].get<std::string>(); });
+                         [](const ::testing::TestParamInfo<json>& param) {
+                           return param.param["name"].get<std::string>();
+                         });
 
 TEST(LstmSurrogateTest, TrainsLengthsInTheOrderInWhichTheyCame) {
   LstmSurrogate surrogate(space(), {});
@@ -145,7 +147,8 @@ TEST(LstmSurrogateTest, AFitContinuesFromTheLastOne) {
 
 TEST(LstmSurrogateTest, TheSeedIsTheInitialWeights) {
   const auto candidates = random_architectures(3, 11);
-  EXPECT_NE(surrogate_of({{"name", "lstm"}}, 1)->predict(candidates), surrogate_of({{"name", "lstm"}}, 2)->predict(candidates));
+  EXPECT_NE(surrogate_of({{"name", "lstm"}}, 1)->predict(candidates),
+            surrogate_of({{"name", "lstm"}}, 2)->predict(candidates));
   EXPECT_EQ(surrogate_of({{"seed", 9u}}, 1)->predict(candidates), surrogate_of({{"seed", 9u}}, 2)->predict(candidates));
 }
 

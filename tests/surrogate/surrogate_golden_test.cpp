@@ -19,7 +19,9 @@ LstmNetwork network_of(const GoldenCase& golden, const std::string& prefix) {
   for (const std::string_view name : LstmNetwork::tensor_names()) {
     const std::vector<float> values = golden.floats(prefix + std::string(name));
     const std::span<float> weights = network.weights(name);
-    if (values.size() != weights.size()) throw Error("golden case: tensor " + std::string(name) + " has an unexpected size");
+    if (values.size() != weights.size()) {
+      throw Error("golden case: tensor " + std::string(name) + " has an unexpected size");
+    }
     std::copy(values.begin(), values.end(), weights.begin());
   }
   return network;
@@ -27,7 +29,8 @@ LstmNetwork network_of(const GoldenCase& golden, const std::string& prefix) {
 
 SequenceBatch batch_of(const GoldenCase& golden, const std::string& name) {
   const auto& shape = golden.shape(name);
-  return SequenceBatch(static_cast<std::size_t>(shape.at(2)), static_cast<std::size_t>(shape.at(1)), golden.floats(name));
+  return SequenceBatch(static_cast<std::size_t>(shape.at(2)), static_cast<std::size_t>(shape.at(1)),
+                       golden.floats(name));
 }
 
 void check_forward(const GoldenCase& golden) {
@@ -55,7 +58,8 @@ void check_train_step(const GoldenCase& golden) {
   for (const std::string_view tensor : LstmNetwork::tensor_names()) {
     const std::string name(tensor);
     const std::vector<float> gradient = golden.floats("grad." + name);
-    expect_close(network.gradient(name), gradient, golden.tolerance("atol", "grad"), golden.tolerance("rtol", "grad"), "grad." + name);
+    expect_close(network.gradient(name), gradient, golden.tolerance("atol", "grad"), golden.tolerance("rtol", "grad"),
+                 "grad." + name);
     const std::vector<float> after = golden.floats("after." + name);
     for (std::size_t i = 0; i < after.size(); ++i) {
       if (std::abs(gradient[i]) <= 1e-6f) continue;  // Adam's first step is lr * sign of a rounding error there
@@ -92,17 +96,20 @@ void check_train_epochs(const GoldenCase& golden) {
     if (golden.tensors.contains(prefix + ".loss")) {
       const std::string group = golden.sidecar.at("tolerance").contains(prefix + ".loss") ? prefix + ".loss" : prefix;
       const double expected = golden.floats(prefix + ".loss").at(0);
-      EXPECT_NEAR(loss, expected, golden.tolerance("atol", group) + golden.tolerance("rtol", group) * expected) << prefix;
+      EXPECT_NEAR(loss, expected, golden.tolerance("atol", group) + golden.tolerance("rtol", group) * expected)
+          << prefix;
     }
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const std::string tensor = prefix + ".prediction" + std::to_string(i);
       if (!golden.tensors.contains(tensor)) continue;
-      expect_close(network.predict(batches[i]), golden.floats(tensor), golden.tolerance("atol", prefix + ".prediction"), 0, tensor);
+      expect_close(network.predict(batches[i]), golden.floats(tensor), golden.tolerance("atol", prefix + ".prediction"),
+                   0, tensor);
     }
   }
 }
 
-/// The first `length` rows of architecture number `index` of an integer tensor [N, rows, width]: taps, then the activation.
+/// The first `length` rows of architecture number `index` of an integer tensor [N, rows, width]: taps, then the
+/// activation.
 Architecture architecture_of(const GoldenCase& golden, const std::string& name, std::size_t index, std::size_t length) {
   const auto& shape = golden.shape(name);
   const std::vector<std::int64_t> values = golden.integers(name);
@@ -136,7 +143,8 @@ void check_data(const GoldenCase& golden) {
   const std::vector<float> scores = golden.floats("inserts.accuracy");
   const std::vector<std::int64_t> lengths = golden.integers("inserts.length");
   for (std::size_t i = 0; i < scores.size(); ++i) {
-    store.add(architecture_of(golden, "inserts.conf", i, static_cast<std::size_t>(lengths[i])), static_cast<double>(scores[i]));
+    store.add(architecture_of(golden, "inserts.conf", i, static_cast<std::size_t>(lengths[i])),
+              static_cast<double>(scores[i]));
   }
   const std::vector<ObservationSet::Bucket> buckets = store.buckets();
   for (std::size_t i = 0; i < buckets.size(); ++i) check_bucket(golden, buckets[i], "bucket" + std::to_string(i));
@@ -149,7 +157,8 @@ void check_data(const GoldenCase& golden) {
     ASSERT_EQ(best.size(), expected.size());
     for (std::size_t i = 0; i < best.size(); ++i) {
       EXPECT_NEAR(best[i].score, expected[i], golden.tolerance("atol")) << name << " " << i;
-      EXPECT_EQ(best[i].architecture, architecture_of(golden, confs, i, best[i].architecture.steps.size())) << confs << " " << i;
+      EXPECT_EQ(best[i].architecture, architecture_of(golden, confs, i, best[i].architecture.steps.size()))
+          << confs << " " << i;
     }
   }
 }

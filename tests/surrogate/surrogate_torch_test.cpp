@@ -17,7 +17,8 @@ class TorchTwin {
   explicit TorchTwin(const LstmNetwork& network) : shape_(network.shape()) {
     const auto e = static_cast<std::int64_t>(shape_.embedding), h = static_cast<std::int64_t>(shape_.hidden),
                i = static_cast<std::int64_t>(shape_.input);
-    const std::vector<std::vector<std::int64_t>> shapes{{e, i}, {e}, {4 * h, e}, {4 * h, h}, {4 * h}, {4 * h}, {1, h}, {1}};
+    const std::vector<std::vector<std::int64_t>> shapes{{e, i},  {e},     {4 * h, e}, {4 * h, h},
+                                                        {4 * h}, {4 * h}, {1, h},     {1}};
     for (std::size_t n = 0; n < shapes.size(); ++n) {
       const auto weights = network.weights(LstmNetwork::tensor_names()[n]);
       const std::vector<float> copy(weights.begin(), weights.end());
@@ -31,8 +32,8 @@ class TorchTwin {
     const at::Tensor x = at::tensor(values).reshape({-1, static_cast<std::int64_t>(length), width}).transpose(0, 1);
     const at::Tensor e = at::sigmoid(at::linear(x, tensors_[0], tensors_[1]));  // [T, B, E]
     const at::Tensor zero = at::zeros({1, x.size(1), hidden});
-    const auto [all, h, c] = at::lstm(e, {zero, zero}, {tensors_[2], tensors_[3], tensors_[4], tensors_[5]}, true, 1, 0.0, true,
-                                      false, false);
+    const auto [all, h, c] = at::lstm(e, {zero, zero}, {tensors_[2], tensors_[3], tensors_[4], tensors_[5]}, true, 1,
+                                      0.0, true, false, false);
     return at::sigmoid(at::linear(all[-1], tensors_[6], tensors_[7])).squeeze(1);
   }
   double train_step(const std::vector<float>& values, std::size_t length, const std::vector<float>& targets) {
@@ -50,7 +51,8 @@ class TorchTwin {
   std::unique_ptr<torch::optim::Adam> adam_;
 };
 
-void expect_near(std::span<const float> ours, const at::Tensor& theirs, double atol, double rtol, const std::string& what) {
+void expect_near(std::span<const float> ours, const at::Tensor& theirs, double atol, double rtol,
+                 const std::string& what) {
   const at::Tensor flat = theirs.detach().reshape({-1}).contiguous();
   ASSERT_EQ(static_cast<std::int64_t>(ours.size()), flat.numel()) << what;
   const float* expected = flat.data_ptr<float>();
@@ -97,11 +99,13 @@ TEST(SurrogateTorchTest, FiftyEpochsOverFourLengthsStayTogether) {
   for (int epoch = 0; epoch < 50; ++epoch) {
     for (std::size_t n = 0; n < counts.size(); ++n) {
       const double ours = network.train_step(batches[n], targets[n], {});
-      EXPECT_NEAR(ours, twin.train_step(values[n], n + 1, targets[n]), 2e-4) << "epoch " << epoch << " length " << n + 1;
+      EXPECT_NEAR(ours, twin.train_step(values[n], n + 1, targets[n]), 2e-4)
+          << "epoch " << epoch << " length " << n + 1;
     }
   }
   for (std::size_t n = 0; n < counts.size(); ++n) {
-    expect_near(network.predict(batches[n]), twin.predict(values[n], n + 1), 5e-3, 0, "length " + std::to_string(n + 1));
+    expect_near(network.predict(batches[n]), twin.predict(values[n], n + 1), 5e-3, 0,
+                "length " + std::to_string(n + 1));
   }
 }
 

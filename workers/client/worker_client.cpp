@@ -486,7 +486,7 @@ void WorkerClient::Impl::end_if_done() {
 // The reader ends when the good-bye is answered; then `keep_connected` returns, and with it both threads.
 void WorkerClient::Impl::finish() {
   over_ = true;
-  logger("worker")->info("worker ends unacknowledged={}", held_.unacknowledged_results());
+  logger("worker")->debug("saying good-bye unacknowledged={}", held_.unacknowledged_results());
   pause_.cancel();
   if (!welcomed_) {
     if (connection_) connection_->cut();

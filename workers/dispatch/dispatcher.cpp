@@ -127,7 +127,12 @@ void Dispatcher::set_paused(StudyId study, bool paused) {
   schedule_pump();
 }
 
-void Dispatcher::cancel_study(StudyId study, const std::string& reason) {
+void Dispatcher::cancel_study(StudyId study, const std::string& reason) { drop_study(study, reason, true); }
+
+void Dispatcher::remove_study(StudyId study) { drop_study(study, "study " + to_string(study) + " was stopped", false); }
+
+// `over`: its trials are final in the store.
+void Dispatcher::drop_study(StudyId study, const std::string& reason, bool over) {
   queues_.remove(study);
   entry_counts_.erase(study);
   std::map<std::string, std::vector<Held>> told;
@@ -138,6 +143,10 @@ void Dispatcher::cancel_study(StudyId study, const std::string& reason) {
     entries_.erase(here);
   }
   tell_cancelled(told, reason);
+  if (over) return;
+  for (const auto& [worker, held] : told) {
+    for (const Held& what : held) return_to_store(what, worker);
+  }
 }
 
 void Dispatcher::submit(StudyId study, std::vector<QueuedTrial> trials) {
@@ -152,7 +161,7 @@ void Dispatcher::submit(StudyId study, std::vector<QueuedTrial> trials) {
     ++entry_counts_[study];
     at->second.study = study;
     at->second.job = std::move(job);
-    at->second.queued = !adopting_.contains(trial) && leases_.of_trial(trial).empty();
+    at->second.queued = !adopting_.contains(trial) && std::ranges::all_of(leases_.of_trial(trial), &Lease::doomed);
     if (!at->second.queued) continue;
     if (recovered) {
       queues_.hold_back(study, trial, ask_index, admitted);
@@ -310,9 +319,12 @@ void Dispatcher::granted(const std::string& name, const std::weak_ptr<WorkerSess
   for (std::size_t i = 0; i < trials.size(); ++i) {
     const std::optional<int> attempt = attempts.value()[i];
     const auto entry = entries_.find(trials[i]);
-    if (entry == entries_.end()) continue;  // its study was cancelled meanwhile
-    if (!attempt) {                         // final in the store: cancelled there, and about to be here
+    if (!attempt) {  // final in the store: cancelled there, and about to be here
       forget(trials[i]);
+      continue;
+    }
+    if (entry == entries_.end()) {  // its study was removed meanwhile
+      return_to_store(Held{trials[i], *attempt}, name);
       continue;
     }
     leases_.grant(Held{trials[i], *attempt}, name);
@@ -454,7 +466,10 @@ std::vector<Held> Dispatcher::adopted(Worker& worker, const std::vector<Candidat
     } else {
       requeue(what.trial);
     }
-    if (yes[i] && cancelled) leases_.doom(what);
+    if (yes[i] && cancelled) {  // its study was removed meanwhile
+      leases_.doom(what);
+      return_to_store(what, worker.hello.name);
+    }
     if (!yes[i] || cancelled) refused.push_back(what);
   }
   schedule_pump();
@@ -587,6 +602,11 @@ void Dispatcher::lose(Lease lease, const std::string& why) {
   end_attempt(worker, std::move(outcome), std::move(lease), false);
 }
 
+/// Ends an attempt that nobody here waits for, so that the trial is queued in the store.
+void Dispatcher::return_to_store(Held what, const std::string& worker) {
+  end_attempt(worker, outcome_without_score(what, Outcome::preempted, "its study was stopped"), std::nullopt, false);
+}
+
 // If the store cannot take it (its disk is full, say) everything is as before, and the worker is made to come again.
 void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge) {
   const Worker* worker = find_worker(name);
@@ -594,7 +614,8 @@ void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std:
     Finished finish;
     finish.result = store.finish(outcome);
     if (finish.result.requeued) store.add_event(requeue_event(outcome, finish.result, id));
-    if (!known && finish.result.told_index >= 0) finish.trial = store.trial(outcome.trial);
+    const bool changed = finish.result.told_index >= 0 || finish.result.requeued;
+    if (!known && changed) finish.trial = store.trial(outcome.trial);
     return finish;
   };
   auto done = [this, name, outcome, lease, acknowledge](StoreResult<Finished> finish) {
@@ -629,6 +650,9 @@ void Dispatcher::finished(const std::string& name, const TrialOutcome& outcome, 
   }
   if (is_final(result.state)) {
     forget(trial);
+  } else if (result.requeued && finish.trial) {  // adopted before it was submitted
+    const Trial& t = *finish.trial;
+    submit(t.study, {{t.id, t.ask_index, t.architecture, t.seed, t.attempt, false}});
   } else if (result.requeued) {
     requeue(trial);
   } else {

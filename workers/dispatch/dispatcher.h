@@ -84,10 +84,11 @@ class Dispatcher {
   /// Drops the study's queue, and tells workers to stop what they train of it. The store's part (`set_study_state`) is the
   /// caller's, and comes first.
   void cancel_study(StudyId study, const std::string& reason);
-  /// Forgets a study that is over. As cancel_study, should anything of it still run.
-  void remove_study(StudyId study) { cancel_study(study, "study " + to_string(study) + " is over"); }
-  /// Queues trials of a study that was added, in this order. What a worker was faster to come back with is left to it; what is
-  /// known already, or belongs to no known study, is ignored.
+  /// Forgets a study that is over, or that cannot go on now. Should anything of it still run, workers are told to stop and the
+  /// trials are queued again in the store: a study that is added once more finds them there.
+  void remove_study(StudyId study);
+  /// Queues trials of a study that was added, in this order. After a start: all that are not final, also those that a worker was
+  /// faster to come back with; they are left to it. What is known already, or belongs to no known study, is ignored.
   void submit(StudyId study, std::vector<QueuedTrial> trials);
   /// No more packs; workers finish what they hold, then leave. Holds for workers that come later too.
   void drain_workers(const std::string& reason);
@@ -137,7 +138,7 @@ class Dispatcher {
   };
   struct Finished {
     FinishResult result;
-    std::optional<Trial> trial;  // of a trial that was never submitted
+    std::optional<Trial> trial;  // if it was never submitted
   };
 
   template <typename Work, typename Done>
@@ -175,6 +176,8 @@ class Dispatcher {
   void requeue(TrialId trial);
   void forget(TrialId trial);
   void report_end(const TrialOutcome& outcome, const Finished& finish);
+  void drop_study(StudyId study, const std::string& reason, bool over);
+  void return_to_store(protocol::Held what, const std::string& worker);
   void doom_leases(TrialId trial, const std::string& reason, std::map<std::string, std::vector<protocol::Held>>& told);
   void tell_cancelled(const std::map<std::string, std::vector<protocol::Held>>& told, const std::string& reason);
 

@@ -108,7 +108,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   asio::awaitable<void> accept();
   asio::awaitable<void> serve(tcp::socket socket);
   asio::awaitable<bool> receive(std::shared_ptr<Connection> connection, std::shared_ptr<Parser> parser);
-  asio::awaitable<bool> reply(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version, bool keep_alive);
+  asio::awaitable<bool> reply(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version,
+                              bool keep_alive, bool head_only = false);
   asio::awaitable<HttpResponse> ask_handler(std::shared_ptr<Connection> connection, Request request);
   void begin_session(Connection& connection, Request request);
 
@@ -186,6 +187,7 @@ asio::awaitable<void> Server::Impl::serve(tcp::socket socket) {
     if (!received) break;
     Request request = parser->release();
     const unsigned version = request.version();
+    const bool head_only = request.method() == http::verb::head;
     bool keep_alive = request.keep_alive();
     HttpResponse response;
     if (auto refused = refusal(request, options.address)) {
@@ -197,7 +199,7 @@ asio::awaitable<void> Server::Impl::serve(tcp::socket socket) {
     } else {
       response = co_await ask_handler(connection, std::move(request));
     }
-    const bool again = co_await reply(connection, std::move(response), version, keep_alive);
+    const bool again = co_await reply(connection, std::move(response), version, keep_alive, head_only);
     if (!again) break;
   }
   boost::system::error_code ignored;
@@ -233,7 +235,7 @@ asio::awaitable<bool> Server::Impl::receive(std::shared_ptr<Connection> connecti
 
 // True if another request may follow.
 asio::awaitable<bool> Server::Impl::reply(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version,
-                                          bool keep_alive) {
+                                          bool keep_alive, bool head_only) {
   boost::system::error_code error;
   keep_alive = keep_alive && !stopping;
   http::response<http::string_body> message(static_cast<http::status>(response.status), version);
@@ -244,6 +246,7 @@ asio::awaitable<bool> Server::Impl::reply(std::shared_ptr<Connection> connection
   message.keep_alive(keep_alive);
   message.body() = std::move(response.body);
   message.prepare_payload();
+  if (head_only) message.body().clear();  // the length stays, as of a GET
   connection->stream.expires_after(options.timeout);
   co_await http::async_write(connection->stream, message, asio::redirect_error(asio::use_awaitable, error));
   co_return !error && keep_alive;

@@ -1,192 +1,271 @@
 #include "workers/launch/local_launcher.h"
 
-#include <sched.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <thread>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
-
-extern char** environ;
+#include "workers/launch/child_process.h"
 
 namespace fusion {
 
 namespace {
 
-std::vector<char*> pointers(std::vector<std::string>& texts) {
-  std::vector<char*> list;
-  for (std::string& text : texts) list.push_back(text.data());
-  list.push_back(nullptr);
-  return list;
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kBadInput = 2;  // the exit status of every program of ours
+
+/// How many GPUs a child will see; at least 1, so that a host without any gets the worker's own sentence.
+int gpu_count() {
+  if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES"); visible != nullptr && *visible != '\0') {
+    const std::string text = visible;
+    return 1 + static_cast<int>(std::count(text.begin(), text.end(), ','));
+  }
+  int count = 0;
+  while (fs::exists("/dev/nvidia" + std::to_string(count))) ++count;
+  return std::max(count, 1);
 }
 
-std::vector<std::string> merged_environment(const std::map<std::string, std::string>& more) {
-  std::map<std::string, std::string> merged;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string text = *entry;
-    const std::size_t equals = text.find('=');
-    if (equals != std::string::npos) merged[text.substr(0, equals)] = text.substr(equals + 1);
-  }
-  merged["OMP_NUM_THREADS"] = "1";
-  merged["OPENBLAS_NUM_THREADS"] = "1";
-  for (const auto& [key, value] : more) merged[key] = value;
-  std::vector<std::string> list;
-  for (const auto& [key, value] : merged) list.push_back(key + "=" + value);
-  return list;
+std::string seconds_text(std::chrono::milliseconds time) {
+  std::string text = std::to_string(std::chrono::duration<double>(time).count());
+  return text.substr(0, text.find('.') + 2);
 }
 
 }  // namespace
 
-LocalLauncher::LocalLauncher(asio::io_context& io, LocalLauncherOptions options)
-    : io_(io), options_(std::move(options)), exits_(io, SIGCHLD), patience_(io) {
-  if (::access(options_.program.c_str(), X_OK) != 0) {
-    throw ConfigError("worker program " + options_.program + ": cannot be run: " + std::strerror(errno) +
-                      " (build it, or name another with --worker-program)");
-  }
+std::string LocalLauncherOptions::default_name_prefix() { return "local-" + std::to_string(::getpid()); }
+
+class LocalLauncher::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(asio::io_context& io, LocalLauncherOptions options);
+  ~Impl();
+  void start();
+  void stop(std::function<void()> done);
+  std::vector<LaunchedWorker> workers() const;
+
+ private:
+  enum class State { waiting, running, given_up, stopped };
+  struct Worker {
+    Worker(int place, std::string called, asio::io_context& io) : index(place), name(std::move(called)), pause_timer(io) {}
+    const int index;
+    const std::string name;
+    State state = State::waiting;
+    pid_t pid = 0;
+    int starts = 0;
+    std::string last_end;
+    Clock::time_point started;
+    std::chrono::milliseconds pause{0};
+    asio::steady_timer pause_timer;
+  };
+
+  ChildCommand command_of(const Worker& worker) const;
+  void start(Worker& worker);
+  void await_ends();
+  void look_for_ends();
+  void ended(Worker& worker, int wait_status);
+  void start_later(Worker& worker);
+  void give_up(Worker& worker);
+  std::size_t running() const;
+  void kill_late();
+  void finish_stop();
+
+  asio::io_context& io_;
+  LocalLauncherOptions options_;
+  std::vector<int> cores_;
+  int gpus_ = 0;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  asio::signal_set children_;
+  asio::steady_timer stop_timer_;
+  std::vector<std::function<void()>> done_;
+  bool stopping_ = false;
+};
+
+LocalLauncher::Impl::Impl(asio::io_context& io, LocalLauncherOptions options)
+    : io_(io), options_(std::move(options)), children_(io), stop_timer_(io) {
+  if (options_.program.empty()) options_.program = fs::read_symlink("/proc/self/exe").parent_path() / "fusion-worker";
+  options_.environment.try_emplace("OMP_NUM_THREADS", "1");
+  options_.environment.try_emplace("OPENBLAS_NUM_THREADS", "1");
+  options_.environment.try_emplace("FUSION_PARENT_PID", std::to_string(::getpid()));
+  if (options_.device == "cuda") gpus_ = gpu_count();
+  const bool on_cpu = options_.device.empty() || options_.device == "cpu";
+  if (options_.pin && on_cpu) cores_ = usable_cores();
+  if (cores_.size() < static_cast<std::size_t>(std::max(options_.count, 0))) cores_.clear();
   for (int i = 0; i < options_.count; ++i) {
-    children_.emplace_back();
-    children_.back().index = i;
-    children_.back().delay = options_.first_delay;
+    const std::string name = options_.name_prefix.empty() ? "" : options_.name_prefix + "-" + std::to_string(i);
+    workers_.push_back(std::make_unique<Worker>(i, name, io_));
   }
 }
 
-LocalLauncher::~LocalLauncher() {
-  for (Child& child : children_) {
-    if (child.pid > 0) ::kill(child.pid, SIGKILL);
-  }
-  for (Child& child : children_) {
-    if (child.pid > 0) ::waitpid(child.pid, nullptr, 0);
+LocalLauncher::Impl::~Impl() {
+  for (const auto& worker : workers_) {
+    if (worker->state != State::running) continue;
+    ::kill(worker->pid, SIGKILL);
+    ::waitpid(worker->pid, nullptr, 0);
   }
 }
 
-std::string LocalLauncher::name_of_child(const Child& child) const {
-  return "local-" + std::to_string(::getpid()) + "-" + std::to_string(child.index);
+void LocalLauncher::Impl::start() {
+  if (::access(options_.program.c_str(), X_OK) != 0 || fs::is_directory(options_.program)) {
+    throw ConfigError("the worker program " + options_.program + " is not there, or not executable");
+  }
+  children_.add(SIGCHLD);
+  await_ends();
+  for (const auto& worker : workers_) start(*worker);
 }
 
-void LocalLauncher::start() {
-  wait_for_exits();
-  for (Child& child : children_) launch(child);
+ChildCommand LocalLauncher::Impl::command_of(const Worker& worker) const {
+  ChildCommand command;
+  command.program = options_.program;
+  command.arguments = options_.arguments;
+  if (!worker.name.empty()) {
+    command.arguments.push_back("--name");
+    command.arguments.push_back(worker.name);
+  }
+  if (!options_.device.empty()) {
+    command.arguments.push_back("--device");
+    command.arguments.push_back(gpus_ > 0 ? "cuda:" + std::to_string(worker.index % gpus_) : options_.device);
+  }
+  if (options_.die_with_parent) command.arguments.push_back("--die-with-parent");
+  command.environment = options_.environment;
+  if (!cores_.empty()) command.core = cores_[static_cast<std::size_t>(worker.index)];
+  return command;
 }
 
-void LocalLauncher::launch(Child& child) {
-  std::vector<std::string> command{options_.program};
-  command.insert(command.end(), options_.arguments.begin(), options_.arguments.end());
-  if (!options_.quiet_arguments) {
-    const std::string device = options_.device == "cuda" ? "cuda:" + std::to_string(child.index) : options_.device;
-    command.insert(command.end(), {"--name", name_of_child(child), "--device", device});
+void LocalLauncher::Impl::start(Worker& worker) {
+  const ChildCommand command = command_of(worker);
+  ++worker.starts;
+  worker.started = Clock::now();
+  try {
+    worker.pid = start_child(command);
+  } catch (const std::system_error& error) {
+    worker.last_end = error.what();
+    logger("launch")->error("local worker not started index={} error=\"{}\"", worker.index, error.what());
+    return start_later(worker);
   }
-  std::vector<std::string> environment = merged_environment(options_.environment);
-  const std::vector<char*> argv = pointers(command), envp = pointers(environment);
-  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  const bool pin = options_.pin && options_.device == "cpu" && options_.count <= cores;
-  cpu_set_t core;
-  CPU_ZERO(&core);
-  CPU_SET(static_cast<std::size_t>(child.index % std::max(cores, 1)), &core);
-  sigset_t none;
-  sigemptyset(&none);
-  const pid_t parent = ::getpid();
-  // Between fork and exec only calls that are safe in a process that had other threads.
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (::getppid() != parent) ::_exit(1);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    if (pin) ::sched_setaffinity(0, sizeof core, &core);
-    ::execve(argv[0], argv.data(), envp.data());
-    ::_exit(127);
-  }
-  if (pid < 0) {
-    logger("launch")->error("worker could not be started name={} error=\"{}\"", name_of_child(child), std::strerror(errno));
-    ended(child, 1 << 8);
-    return;
-  }
-  child.pid = pid;
-  child.started = std::chrono::steady_clock::now();
-  ++child.starts;
-  logger("launch")->info("worker started name={} pid={} starts={}", name_of_child(child), pid, child.starts);
+  worker.state = State::running;
+  logger("launch")->info("local worker started index={} pid={} start={}{}", worker.index, worker.pid, worker.starts,
+                         command.core ? " core=" + std::to_string(*command.core) : "");
 }
 
-void LocalLauncher::wait_for_exits() {
-  exits_.async_wait([this](const boost::system::error_code& error, int) {
-    if (error) return;
-    reap();
-    if (!stopping_ || std::any_of(children_.begin(), children_.end(), [](const Child& c) { return c.pid > 0; })) wait_for_exits();
+// One signal may stand for several children, and may be of somebody else's child: every one of ours is asked.
+void LocalLauncher::Impl::await_ends() {
+  children_.async_wait([weak = weak_from_this()](boost::system::error_code error, int) {
+    const auto self = weak.lock();
+    if (error || !self) return;
+    self->await_ends();
+    self->look_for_ends();
   });
 }
 
-void LocalLauncher::reap() {
-  for (Child& child : children_) {
-    int status = 0;
-    if (child.pid > 0 && ::waitpid(child.pid, &status, WNOHANG) == child.pid) {
-      child.pid = -1;
-      ended(child, status);
+void LocalLauncher::Impl::look_for_ends() {
+  for (const auto& worker : workers_) {
+    if (worker->state != State::running) continue;
+    if (const auto status = ended_child(worker->pid)) ended(*worker, *status);
+  }
+  finish_stop();
+}
+
+void LocalLauncher::Impl::ended(Worker& worker, int wait_status) {
+  worker.last_end = end_text(wait_status);
+  const auto lived = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - worker.started);
+  if (lived >= options_.settled) worker.pause = std::chrono::milliseconds(0);
+  if (stopping_) {
+    worker.state = State::stopped;
+    logger("launch")->info("local worker ended index={} pid={} end=\"{}\"", worker.index, std::exchange(worker.pid, 0), worker.last_end);
+  } else if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == kBadInput) {
+    give_up(worker);
+  } else {
+    logger("launch")->warn("local worker ended index={} pid={} end=\"{}\" lived_s={}", worker.index, std::exchange(worker.pid, 0),
+                           worker.last_end, seconds_text(lived));
+    start_later(worker);
+  }
+}
+
+void LocalLauncher::Impl::give_up(Worker& worker) {
+  worker.state = State::given_up;
+  logger("launch")->error("local worker given up: its input is wrong, and why stands above on stderr index={} pid={} end=\"{}\" program={}",
+                          worker.index, std::exchange(worker.pid, 0), worker.last_end, options_.program);
+  const auto lost = [](const auto& w) { return w->state == State::given_up; };
+  if (std::all_of(workers_.begin(), workers_.end(), lost)) {
+    logger("launch")->error("no local worker is left; studies wait for workers from elsewhere");
+  }
+}
+
+void LocalLauncher::Impl::start_later(Worker& worker) {
+  worker.state = State::waiting;
+  worker.pause = std::clamp(worker.pause * 2, options_.backoff_min, options_.backoff_max);
+  worker.pause_timer.expires_after(worker.pause);
+  worker.pause_timer.async_wait([weak = weak_from_this(), &worker](boost::system::error_code error) {
+    const auto self = weak.lock();
+    if (!error && self && !self->stopping_) self->start(worker);
+  });
+}
+
+void LocalLauncher::Impl::stop(std::function<void()> done) {
+  done_.push_back(std::move(done));
+  if (!stopping_) {
+    stopping_ = true;
+    for (const auto& worker : workers_) {
+      worker->pause_timer.cancel();
+      if (worker->state == State::waiting) worker->state = State::stopped;
+      if (worker->state == State::running) ::kill(worker->pid, SIGTERM);
     }
+    kill_late();
   }
-  check_stopped();
+  finish_stop();
 }
 
-void LocalLauncher::ended(Child& child, int status) {
-  const bool exited = WIFEXITED(status);
-  const int code = exited ? WEXITSTATUS(status) : WTERMSIG(status);
-  if (stopping_) return;
-  if (exited && code == 2) {
-    child.given_up = true;
-    logger("launch")->error("worker refuses its input and is not started again name={} (its own words stand above)", name_of_child(child));
-    return;
-  }
-  if (std::chrono::steady_clock::now() - child.started > options_.healthy) child.delay = options_.first_delay;
-  logger("launch")->warn("worker ended {}={} name={} again_in_ms={}", exited ? "status" : "signal", code, name_of_child(child),
-                         child.delay.count());
-  child.again = std::make_unique<asio::steady_timer>(io_, child.delay);
-  child.delay = std::min(child.delay * 2, options_.longest_delay);
-  child.again->async_wait([this, &child](const boost::system::error_code& error) {
-    if (!error && !stopping_) launch(child);
-  });
-}
-
-void LocalLauncher::stop(std::function<void()> stopped) {
-  stopping_ = true;
-  stopped_ = std::move(stopped);
-  for (Child& child : children_) {
-    if (child.again) child.again->cancel();
-    if (child.pid > 0) ::kill(child.pid, SIGTERM);
-  }
-  patience_.expires_after(options_.patience);
-  patience_.async_wait([this](const boost::system::error_code& error) {
-    if (error) return;
-    for (Child& child : children_) {
-      if (child.pid <= 0) continue;
-      logger("launch")->warn("worker does not end and is killed name={} pid={}", name_of_child(child), child.pid);
-      ::kill(child.pid, SIGKILL);
+void LocalLauncher::Impl::kill_late() {
+  stop_timer_.expires_after(options_.stop_wait);
+  stop_timer_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
+    const auto self = weak.lock();
+    if (error || !self) return;
+    for (const auto& worker : self->workers_) {
+      if (worker->state != State::running) continue;
+      logger("launch")->warn("local worker killed: it did not end index={} pid={} waited_s={}", worker->index, worker->pid,
+                             seconds_text(self->options_.stop_wait));
+      ::kill(worker->pid, SIGKILL);
     }
   });
-  check_stopped();
 }
 
-void LocalLauncher::check_stopped() {
-  if (!stopping_ || !stopped_) return;
-  if (std::any_of(children_.begin(), children_.end(), [](const Child& child) { return child.pid > 0; })) return;
-  patience_.cancel();
-  exits_.cancel();
-  auto stopped = std::move(stopped_);
-  stopped_ = nullptr;
-  stopped();
+std::size_t LocalLauncher::Impl::running() const {
+  return static_cast<std::size_t>(
+      std::count_if(workers_.begin(), workers_.end(), [](const auto& w) { return w->state == State::running; }));
 }
 
-std::vector<LaunchedWorker> LocalLauncher::workers() const {
+// Every `done` is posted, never called from within `stop`; once, for nothing starts again.
+void LocalLauncher::Impl::finish_stop() {
+  if (!stopping_ || running() > 0) return;
+  stop_timer_.cancel();
+  children_.cancel();
+  for (std::function<void()>& done : std::exchange(done_, {})) asio::post(io_, std::move(done));
+}
+
+std::vector<LaunchedWorker> LocalLauncher::Impl::workers() const {
+  static constexpr const char* kNames[] = {"waiting", "running", "given_up", "stopped"};
   std::vector<LaunchedWorker> list;
-  for (const Child& child : children_) {
-    const char* state = child.pid > 0 ? "running" : child.given_up || stopping_ ? "ended" : "waiting";
-    list.push_back({name_of_child(child), state, child.pid, child.starts});
+  for (const auto& w : workers_) {
+    const bool here = w->state == State::running;
+    list.push_back({w->name, kNames[static_cast<int>(w->state)], here ? w->pid : 0, w->starts, w->last_end});
   }
   return list;
 }
+
+LocalLauncher::LocalLauncher(asio::io_context& io, LocalLauncherOptions options)
+    : impl_(std::make_shared<Impl>(io, std::move(options))) {}
+LocalLauncher::~LocalLauncher() = default;
+void LocalLauncher::start() { impl_->start(); }
+void LocalLauncher::stop(std::function<void()> done) { impl_->stop(std::move(done)); }
+std::vector<LaunchedWorker> LocalLauncher::workers() const { return impl_->workers(); }
 
 }  // namespace fusion

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,56 +14,47 @@ namespace fusion {
 
 struct LocalLauncherOptions {
   int count = 1;
-  std::string program;                  ///< path of fusion-worker
-  std::vector<std::string> arguments;   ///< `--name local-<pid of the daemon>-<n>` and `--device` are put behind them
-  std::string device = "cpu";           ///< "cpu", "cuda:N", or "cuda": worker n gets cuda:n
-  std::map<std::string, std::string> environment;  ///< on top of the daemon's own
-  bool pin = true;                      ///< one core each, where there are enough; on the CPU only
-  std::chrono::milliseconds first_delay{1'000}, longest_delay{60'000};  ///< before a worker that ended is started again; doubles
-  std::chrono::milliseconds healthy{60'000};   ///< a life this long brings the delay back to the first
-  std::chrono::milliseconds patience{20'000};  ///< after SIGTERM, before SIGKILL
-  bool quiet_arguments = false;         ///< tests: pass `arguments` alone
+  std::string program;                 ///< empty: fusion-worker beside the running program
+  std::vector<std::string> arguments;  ///< the same for all
+  /// Worker n is told `--name <prefix>-<n>`. Once started again it has the same name, so that the daemon sees at once what was lost with
+  /// its predecessor. By default "local-<pid of this process>"; empty: no such argument.
+  std::string name_prefix = default_name_prefix();
+  /// Handed on as `--device`; "cuda" spreads the workers over cuda:0, cuda:1, ... Empty: no such argument.
+  std::string device = "cpu";
+  /// Hands on `--die-with-parent`: the kernel tells a worker (SIGTERM) when this process is gone, however it went.
+  bool die_with_parent = true;
+  /// Added to the daemon's own. OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1 unless named here: several processes of one thread
+  /// each are many times as fast as threads that wait for each other.
+  std::map<std::string, std::string> environment;
+  /// One core for each worker on the CPU, where there are enough.
+  bool pin = true;
+  /// The pause before a worker is started again: doubled each time up to `backoff_max`, as at first once one lived for `settled`.
+  std::chrono::milliseconds backoff_min{1'000}, backoff_max{60'000}, settled{60'000};
+  /// How long `stop` waits after SIGTERM before it kills. A worker that leaves may wait 10 s for acknowledgements.
+  std::chrono::milliseconds stop_wait{15'000};
+
+  static std::string default_name_prefix();
 };
 
-/// Child processes on this host, one per GPU or per share of the CPU.
+/// Workers as child processes of the daemon, on its own host.
 ///
-/// Each gets OMP_NUM_THREADS and OPENBLAS_NUM_THREADS of 1 (libraries that spin on a shared core cost a factor of 50), inherits
-/// stderr, and is told by the kernel (SIGTERM) when the daemon dies, however it dies. One that ends is started again after a delay
-/// that doubles, except after exit status 2: its input is wrong and will be wrong again.
+/// A worker that ends is started again, whatever its exit status, except 2: that is bad input, which stays bad, and its sentence
+/// stands on the shared stderr. Children are told SIGTERM by `stop`; those that a launcher being destroyed still has are killed.
+///
+/// The kernel counts the thread that started a worker as its parent: `io` must be run by a thread that lives as long as the process.
 class LocalLauncher final : public Launcher {
  public:
-  /// Throws ConfigError if the program is not there or cannot be run.
   LocalLauncher(asio::io_context& io, LocalLauncherOptions options);
   ~LocalLauncher() override;
 
+  /// Throws ConfigError if the program is not there or not executable.
   void start() override;
-  void stop(std::function<void()> stopped) override;
+  void stop(std::function<void()> done) override;
   std::vector<LaunchedWorker> workers() const override;
 
  private:
-  struct Child {
-    int index = 0;
-    pid_t pid = -1;
-    int starts = 0;
-    bool given_up = false;
-    std::chrono::steady_clock::time_point started;
-    std::chrono::milliseconds delay{0};
-    std::unique_ptr<asio::steady_timer> again;
-  };
-  std::string name_of_child(const Child& child) const;
-  void launch(Child& child);
-  void wait_for_exits();
-  void reap();
-  void ended(Child& child, int status);
-  void check_stopped();
-
-  asio::io_context& io_;
-  LocalLauncherOptions options_;
-  asio::signal_set exits_;
-  asio::steady_timer patience_;
-  std::vector<Child> children_;
-  bool stopping_ = false;
-  std::function<void()> stopped_;
+  class Impl;
+  std::shared_ptr<Impl> impl_;  // handlers under way hold it weakly
 };
 
 }  // namespace fusion

@@ -261,11 +261,11 @@ TEST(DispatcherTest, WorkersOutliveTheDaemon) {
   h.end();
   h.begin();
   EXPECT_EQ(h.on_store([](Store& s) { return s.requeue_leased(); }), 2);
-
+  const std::vector<QueuedTrial> open = h.open_trials(study, true);
   ScriptedWorker early_again(h.port());  // faster than the study
   early_again.join("early", 1, {held(one.trials[0])});
   h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
-  h.submit_queued(study, 3, true);
+  h.on_io([&] { h.dispatcher->submit(study, open); });
   EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).leased; }), 1u);
   ScriptedWorker stranger(h.port());
   stranger.join("stranger", 1);
@@ -289,13 +289,54 @@ TEST(DispatcherTest, AResultThatComesAfterARestartIsAcceptedWithoutALease) {
   h.begin();
   h.on_store([](Store& s) { return s.requeue_leased(); });
   h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
-  h.submit_queued(study, 1, true);
+  h.on_io([&, open = h.open_trials(study, true)] { h.dispatcher->submit(study, open); });
   ScriptedWorker again(h.port());
   again.join("w");
   EXPECT_TRUE(again.report(held(pack.trials[0]), 0.5).accepted);
   ASSERT_THAT(h.all_ended(), SizeIs(1));
   h.advance(seconds(1));
   EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).queued; }), 0u);
+}
+
+TEST(DispatcherTest, ATrialAdoptedBeforeItsStudyIsKnownIsLeasedAgainWhenItIsLost) {
+  Harness h;
+  const StudyId study = h.add_study(1);
+  auto worker = std::make_unique<ScriptedWorker>(h.port());
+  worker->join("w");
+  const Pack pack = worker->expect<Pack>();
+  h.end();
+  h.begin();
+  h.on_store([](Store& s) { return s.requeue_leased(); });
+  ScriptedWorker again(h.port());
+  again.join("w", 1, {held(pack.trials[0])});
+  EXPECT_EQ(h.trial(pack.trials[0].trial).state, TrialState::leased);
+  h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
+  again.say(Heartbeat{});  // it named the trial, and does not any more
+  const Pack next = again.expect<Pack>();
+  ASSERT_THAT(next.trials, SizeIs(1));
+  EXPECT_EQ(held(next.trials[0]), (Held{pack.trials[0].trial, 2}));
+}
+
+TEST(DispatcherTest, AStudyThatIsRemovedLeavesItsTrialsQueuedInTheStore) {
+  Harness h;
+  const StudyId study = h.add_study(2);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2);
+  const Pack pack = worker.expect<Pack>();
+  ASSERT_THAT(pack.trials, SizeIs(2));
+  h.on_io([&] { h.dispatcher->remove_study(study); });
+  const Cancel cancel = worker.expect<Cancel>();
+  ASSERT_THAT(cancel.held, SizeIs(2));
+  EXPECT_EQ(h.trial(pack.trials[0].trial).state, TrialState::queued);
+  EXPECT_FALSE(worker.report(cancel.held[0], 0, Outcome::cancelled).accepted);
+  EXPECT_EQ(h.trial(pack.trials[0].trial).state, TrialState::queued) << "its answer cancels nothing";
+  h.on_io([&, open = h.open_trials(study)] {
+    h.dispatcher->add_study(Harness::study_of(study));
+    h.dispatcher->submit(study, open);
+  });
+  const Pack next = worker.expect<Pack>();
+  ASSERT_THAT(next.trials, SizeIs(1)) << "the other slot is still taken";
+  EXPECT_EQ(next.trials[0].attempt, 2);
 }
 
 TEST(DispatcherTest, ASecondConnectionOfAWorkerReplacesTheFirst) {
@@ -412,20 +453,24 @@ TEST(DispatcherTest, ManyWorkersUnderRandomTroubleFinishEveryTrialOnce) {
   const StudyId study = h.add_study(60);
   std::size_t completed = 0;
   for (int round = 0; round < 400 && completed < 60; ++round) {
+    h.on_store([](Store&) {});  // what the last worker said is committed, and heard of
+    completed = h.all_ended().size();
+    if (completed == 60) break;
+    if (h.on_io([&] { return h.dispatcher->outstanding(study).queued; }) == 0) h.advance(seconds(2));
     ScriptedWorker worker(h.port());
     worker.join("w" + std::to_string(round % 3), 1 + static_cast<int>(rng.below(4)));
-    if (h.on_io([&] { return h.dispatcher->outstanding(study).queued; }) == 0) h.advance(seconds(2));
     const auto first = worker.hear();
     if (!first || !std::holds_alternative<Pack>(*first)) continue;
+    bool reported = false;
     for (const TrialJob& job : std::get<Pack>(*first).trials) {
       if (rng.below(3) == 0) continue;
+      reported = true;
       worker.say(ScriptedWorker::result(held(job), 0.5));
       if (rng.below(4) == 0) worker.say(ScriptedWorker::result(held(job), 0.75));
     }
-    if (rng.below(2) == 0) worker.hear();
+    if (reported && rng.below(2) == 0) worker.hear();  // silence is all that is owed to one that reported nothing
     worker.vanish();
     h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
-    completed = h.all_ended().size();
   }
   const std::vector<Ended> ended = h.all_ended();
   ASSERT_THAT(ended, SizeIs(60));

@@ -175,7 +175,13 @@ class Harness {
         } else {
           return f(s);
         }
-      }, [&promise](StoreResult<R> r) { promise.set_value(std::move(r.value())); });
+      }, [&promise](StoreResult<R> r) {
+        try {
+          promise.set_value(std::move(r.value()));
+        } catch (...) {
+          promise.set_exception(std::current_exception());
+        }
+      });
     });
     return promise.get_future().get();
   }
@@ -205,6 +211,9 @@ class Harness {
       DatasetSpec dataset;
       dataset.name = "toy";
       dataset.digest = std::string(64, 'd');
+      dataset.classes = 2;
+      dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
+      dataset.rows = {{"train", 4}, {"dev", 2}, {"test", 2}};
       return s.create_study(spec, dataset, "/data/features.json");
     });
     on_io([&] { dispatcher->add_study(study_of(id, priority)); });
@@ -231,15 +240,19 @@ class Harness {
     on_store([&](Store& s) { return s.add_trials(study, trials); });
     if (submit) submit_queued(study, static_cast<std::size_t>(count));
   }
-  /// Hands the last `count` trials of the study to the dispatcher, those that the store has queued.
-  void submit_queued(StudyId study, std::size_t count, bool recovered = false) {
-    std::vector<Trial> trials = trials_of(study);
-    std::vector<QueuedTrial> queued;
-    for (std::size_t i = trials.size() - count; i < trials.size(); ++i) {
-      const Trial& t = trials[i];
-      if (t.state == TrialState::queued) queued.push_back({t.id, t.ask_index, t.architecture, t.seed, t.attempt, recovered});
-    }
+  /// Hands the last `count` trials of the study to the dispatcher.
+  void submit_queued(StudyId study, std::size_t count) {
+    std::vector<QueuedTrial> queued = open_trials(study);
+    queued.erase(queued.begin(), queued.end() - static_cast<std::ptrdiff_t>(count));
     on_io([&] { dispatcher->submit(study, queued); });
+  }
+  /// What is not final, as a daemon reads it when it starts.
+  std::vector<QueuedTrial> open_trials(StudyId study, bool recovered = false) {
+    std::vector<QueuedTrial> queued;
+    for (const Trial& t : trials_of(study)) {
+      if (!is_final(t.state)) queued.push_back({t.id, t.ask_index, t.architecture, t.seed, t.attempt, recovered});
+    }
+    return queued;
   }
   std::vector<Trial> trials_of(StudyId study) {
     return on_store([study](Store& s) { return s.trials(study); });
