@@ -29,7 +29,7 @@ struct ToyCommand {
 }  // namespace
 
 void add_toy_command(CLI::App& app) {
-  CLI::App* const command = app.add_subcommand("toy", "draw the built-in toy set: a digit seen, a digit heard, their sum the label");
+  CLI::App* const command = app.add_subcommand("toy", "draw the built-in toy set: digits seen and heard, and a bit that only both together tell");
   const auto options = std::make_shared<ToyCommand>();
   command->add_option("--out", options->out, "folder to write to")->required();
   command->add_option("--seed", options->seed, "seed of every draw (0)");

@@ -22,14 +22,14 @@ namespace fusion {
 namespace {
 
 constexpr std::int64_t kSymbols = 3;  // classes are 2 kSymbols
-constexpr double kPaperShare = 0.2, kHissShare = 0.3;  // of the rows; unequal, or late fusion has ties to win by luck
-constexpr int kImageSide = 24, kSoundSide = 32;
+constexpr double kRoughShare = 0.25, kHissShare = 0.35;  // of the rows; unequal, or late fusion has ties to win by luck
+constexpr int kImageSide = 28, kSoundSide = 32;
 
 /// What one row is about.
 struct ToyRow {
   std::int64_t symbol;
-  bool grey_paper, hiss;
-  std::uint8_t label() const { return static_cast<std::uint8_t>(2 * symbol + (grey_paper != hiss ? 1 : 0)); }
+  bool rough_frame, hiss;
+  std::uint8_t label() const { return static_cast<std::uint8_t>(2 * symbol + (rough_frame != hiss ? 1 : 0)); }
 };
 
 enum class Stream : std::uint64_t { row = 1, image = 2, sound = 3 };
@@ -41,7 +41,7 @@ Rng rng_of(std::uint64_t seed, std::string_view split, std::int64_t row, Stream 
 ToyRow draw_row(Rng rng) {
   ToyRow row;
   row.symbol = static_cast<std::int64_t>(rng.below(kSymbols));
-  row.grey_paper = rng.uniform() < kPaperShare;
+  row.rough_frame = rng.uniform() < kRoughShare;
   row.hiss = rng.uniform() < kHissShare;
   return row;
 }
@@ -75,11 +75,12 @@ std::vector<std::pair<Point, Point>> strokes_of(std::int64_t symbol) {
   return strokes;
 }
 
-/// A digit in shaky strokes, moved, slanted, half of the time under a blot, on dark or grey paper, with grain.
+/// A digit in shaky strokes, moved, slanted, half of the time under a blot, in a frame of smooth or rough grain.
 void draw_image(const ToyRow& row, Rng rng, std::uint8_t* out) {
-  const double size = rng.uniform(0.8, 1.15), width = 8 * size * rng.uniform(0.85, 1.15), height = 7 * size;
-  const double slant = rng.uniform(-0.25, 0.25), thickness = rng.uniform(1.1, 1.7), ink = rng.uniform(0.7, 1.0);
-  const Point centre{12 + rng.uniform(-3, 3), 12 + rng.uniform(-2.5, 2.5)};
+  constexpr double kCentre = 13.5, kHalfOpening = 9;
+  const double size = rng.uniform(0.8, 1.15), width = 7 * size * rng.uniform(0.85, 1.15), height = 6 * size;
+  const double slant = rng.uniform(-0.25, 0.25), thickness = rng.uniform(1.0, 1.6), ink = rng.uniform(0.7, 1.0);
+  const Point centre{kCentre + rng.uniform(-3, 3), kCentre + rng.uniform(-2, 2)};
   auto strokes = strokes_of(row.symbol);
   const auto place = [&](Point p) {
     const double y = p.y * height;
@@ -90,35 +91,36 @@ void draw_image(const ToyRow& row, Rng rng, std::uint8_t* out) {
     b = place(b);
   }
   const bool blot = rng.uniform() < 0.5;
-  const Point blot_at{rng.uniform(5, 19), rng.uniform(5, 19)};
-  const double blot_radius = rng.uniform(4, 7);
-  const double paper = (row.grey_paper ? 1.0 : 0.0) + 0.1 * rng.normal();
+  const Point blot_at{rng.uniform(7, 20), rng.uniform(7, 20)};
+  const double blot_radius = rng.uniform(3.5, 6);
+  const double frame_grain = (row.rough_frame ? 1.0 : 0.15) * std::exp(0.1 * rng.normal());
   for (int y = 0; y < kImageSide; ++y) {
     for (int x = 0; x < kImageSide; ++x) {
       double mark = 0;
       for (const auto& [a, b] : strokes) mark = std::max(mark, thickness - distance_to_stroke(x, y, a, b) + 0.5);
       mark = ink * std::min(mark, 1.0);
       if (blot && std::hypot(x - blot_at.x, y - blot_at.y) < blot_radius) mark = 0;
-      *out++ = to_byte(80 * (mark + paper + 0.25 * rng.normal()) + 45);
+      const bool frame = std::max(std::abs(x - kCentre), std::abs(y - kCentre)) > kHalfOpening;
+      *out++ = to_byte(80 * (mark + (frame ? frame_grain : 0.25) * rng.normal()) + 90);
     }
   }
 }
 
 /// A chord of two tones as a spectrogram, time to the right, high tones on top; with or without hiss above the tones.
 void draw_sound(const ToyRow& row, Rng rng, std::uint8_t* out) {
-  constexpr std::array<std::array<double, 2>, kSymbols> kTones{{{13, 22}, {13, 28}, {17, 25}}};
+  constexpr std::array<std::array<double, 2>, kSymbols> kTones{{{17, 24}, {17, 29}, {21, 27}}};
   const double detune = 0.7 * rng.normal(), begin = rng.uniform(0, 8), end = rng.uniform(24, 32);
   std::array<double, 2> at{}, strength{};
   for (std::size_t t = 0; t < 2; ++t) {
     at[t] = kTones[static_cast<std::size_t>(row.symbol)][t] + detune + 0.5 * rng.normal();
-    strength[t] = 0.5 * rng.uniform(0.1, 1.0);
+    strength[t] = 0.5 * rng.uniform(0.3, 1.2);
   }
-  const double hiss = std::exp((row.hiss ? 1.3 : 0.0) + 0.12 * rng.normal());
+  const double hiss = (row.hiss ? 1.4 : 0.2) * std::exp(0.1 * rng.normal());
   for (int y = 0; y < kSoundSide; ++y) {
     double tone = 0;
     for (std::size_t t = 0; t < 2; ++t) tone += strength[t] * std::exp(-(y - at[t]) * (y - at[t]) / (2 * 0.9 * 0.9));
     for (int x = 0; x < kSoundSide; ++x) {
-      const double noise = 0.35 * std::hypot(rng.normal(), rng.normal()) * (y < 11 ? hiss : 1.0);
+      const double noise = (y < 15 ? hiss : 0.35) * std::hypot(rng.normal(), rng.normal());
       *out++ = to_byte(60 * ((x >= begin && x < end ? tone : 0.0) + noise));
     }
   }

@@ -7,7 +7,7 @@
 
 namespace fusion {
 
-/// The toy set: a digit drawn and a digit sounded, whose sum is the label (docs/toy.md). Made in seconds, from a seed alone.
+/// The toy set: a digit drawn and sounded, and a bit that only both together tell (docs/toy.md). Made in seconds, from a seed alone.
 struct ToyOptions {
   std::int64_t train = 16000, dev = 2000, test = 2000;  ///< rows
   std::uint64_t seed = 0;
