@@ -372,7 +372,7 @@ void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const proto
   worker.connected = worker.heard = clock_.steady();
   worker.leaving = false;
   ++worker.joining;
-  lose_unnamed(worker, hello.held);
+  lose_unnamed(worker, hello.held, "the worker came back without it");
   std::vector<Held> refused;
   const std::vector<Candidate> candidates = sort_held(worker, hello.held, refused);
   auto work = [record = record_of(hello), candidates](Store& store) {
@@ -401,12 +401,12 @@ void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const proto
 }
 
 // What it was sent over an older connection and does not name has not arrived, or was dropped by it.
-void Dispatcher::lose_unnamed(const Worker& worker, const std::vector<Held>& held) {
+void Dispatcher::lose_unnamed(const Worker& worker, const std::vector<Held>& held, const std::string& why) {
   const std::set<Held> named(held.begin(), held.end());
   for (const Held& what : leases_.of_worker(worker.hello.name)) {
     if (named.contains(what)) continue;
     auto lease = leases_.release(what, worker.hello.name);
-    lose(std::move(*lease), "the worker came back without it");
+    lose(std::move(*lease), why);
   }
 }
 
@@ -484,6 +484,8 @@ void Dispatcher::leave(const WorkerSession& session, const std::string& reason) 
   logger("dispatch")->info("worker left worker={} id={} held={} reason={}", worker->hello.name, id.value,
                            leases_.count(worker->hello.name), log_text(reason));
   if (id) note_left(worker->hello.name, id, reason);
+  // One that said good-bye does not come back: what crossed its word on the way is queued again at once.
+  if (worker->leaving) lose_unnamed(*worker, {}, "the worker left");
   schedule_pump();
 }
 

@@ -109,7 +109,7 @@ class Dispatcher {
   void join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello);
   /// Anything it said after that.
   void on_message(WorkerSession& session, const protocol::Message& message);
-  /// The connection is gone. Its leases run on: the worker may come back.
+  /// The connection is gone. Its leases run on, for the worker may come back; unless it said that it leaves: they are lost then.
   void leave(const WorkerSession& session, const std::string& reason);
 
   /// Takes back what has run out, lets go what stood aside. Called by a timer; tests with a ManualClock call it too.
@@ -159,7 +159,7 @@ class Dispatcher {
   // adopting what a worker says it holds
   std::vector<Candidate> sort_held(Worker& worker, std::span<const protocol::Held> held, std::vector<protocol::Held>& refused);
   std::vector<protocol::Held> adopted(Worker& worker, const std::vector<Candidate>& candidates, const std::vector<bool>& yes);
-  void lose_unnamed(const Worker& worker, const std::vector<protocol::Held>& held);
+  void lose_unnamed(const Worker& worker, const std::vector<protocol::Held>& held, const std::string& why);
   void joined(const std::string& name, const std::shared_ptr<WorkerSession>& session, WorkerId id);
 
   // messages

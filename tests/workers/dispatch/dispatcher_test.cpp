@@ -279,6 +279,20 @@ TEST(DispatcherTest, WorkersOutliveTheDaemon) {
   EXPECT_THAT(h.all_ended(), SizeIs(2));
 }
 
+TEST(DispatcherTest, WhatCrossedAGoodByeOnTheWayIsQueuedAgainAtOnce) {
+  Harness h;
+  const StudyId study = h.add_study(1);
+  auto worker = std::make_unique<ScriptedWorker>(h.port());
+  worker->join("w");
+  const Pack pack = worker->expect<Pack>();
+  worker->say(Leaving{"preempted"});  // it has not seen the pack
+  worker->vanish();
+  h.wait_until([&] { return h.dispatcher->outstanding(study).queued == 1; });  // no lease has to run out
+  ScriptedWorker other(h.port());
+  other.join("other");
+  EXPECT_EQ(other.expect<Pack>().trials.at(0).attempt, pack.trials.at(0).attempt + 1);
+}
+
 TEST(DispatcherTest, AResultThatComesAfterARestartIsAcceptedWithoutALease) {
   Harness h;
   const StudyId study = h.add_study(1);
