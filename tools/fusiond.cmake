@@ -1,7 +1,4 @@
 # The daemon without its main(): end-to-end tests and later tools use it too.
-if(NOT TARGET fusion_dispatch OR NOT TARGET fusion_launch)
-  return()
-endif()
 fusion_library(daemon
   SOURCES api.cpp daemon.cpp daemon_config.cpp export_document.cpp study_document.cpp study_host.cpp
   DEPS dispatch launch search store space base)
