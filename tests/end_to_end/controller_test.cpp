@@ -44,8 +44,8 @@ class Bench {
     store.requeue_leased();
     StudyRecord study = store.studies()[0];
     const std::vector<Trial> trials = store.trials(study.id);
+    asio::io_context io;  // outlives the store thread, which posts to it until its end
     GroupCommit commit(std::move(store), [](std::exception_ptr) {});
-    asio::io_context io;
     auto work = asio::make_work_guard(io);
     Controller::Hooks hooks;
     std::shared_ptr<Controller> controller;
