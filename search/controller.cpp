@@ -16,7 +16,12 @@ Controller::Controller(StudyRecord study, std::unique_ptr<Strategy> strategy, Gr
       paused_(study_.state == StudyState::paused) {}
 
 void Controller::resume(const std::vector<Trial>& trials) {
-  replay(trials);
+  try {
+    replay(trials);
+  } catch (...) {
+    stopped_ = true;  // what ends meanwhile must not be told to a strategy that stands halfway
+    throw;
+  }
   std::vector<ReadyTrial> ready;
   for (const Trial& trial : trials) {
     if (is_final(trial.state)) continue;

@@ -37,8 +37,8 @@ struct Daemon::Impl {
 
   DaemonConfig config;
   SystemClock clock;
+  asio::thread_pool search;  // destroyed after io: handlers left there own strands of it
   asio::io_context io{1};
-  asio::thread_pool search;
   std::unique_ptr<GroupCommit> store;
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<StudyHost> studies;

@@ -47,6 +47,9 @@ void StudyHost::start(StudyRecord record, std::vector<Trial> trials) {
         if (found == studies_.end()) return;
         found->second.controller = controller;
         found->second.total = total;
+        // It was made from the record of then; a pause or resume may have come since.
+        const bool paused = found->second.record.state == StudyState::paused;
+        asio::post(found->second.strand, [controller, paused] { controller->set_paused(paused); });
         for (const Told& told : found->second.early) {
           asio::post(found->second.strand, [controller, told] { controller->tell(told); });
         }
@@ -94,8 +97,9 @@ void StudyHost::broken(StudyId id, std::exception_ptr error) {
   store_.async(
       io_,
       [id, text](Store& store) {
-        store.add_event({0, 0, "study_failed", id, {}, {}, text});
-        return store.set_study_state(id, StudyState::failed, text);
+        const bool failed = store.set_study_state(id, StudyState::failed, text);
+        if (failed) store.add_event({0, 0, "study_failed", id, {}, {}, text});
+        return failed;
       },
       [](StoreResult<bool>) {});
 }
