@@ -75,14 +75,14 @@ struct TrialJob {
   bool operator==(const TrialJob&) const = default;
 };
 
-/// What a worker answers. `score` is there if and only if outcome is completed; `error` is a sentence otherwise.
+/// What a worker answers. `score` is there if and only if outcome is completed or pruned; `error` is a sentence unless it is completed.
 struct TrialOutcome {
   TrialId trial;
   int attempt = 0;
   Outcome outcome = Outcome::completed;
   std::optional<Score> score;
   std::string error;
-  std::string engine;         ///< what trained it: "autograd" (LibTorch)
+  std::string engine;         ///< what trained it: "plain", "stacked" or "autograd" (workers/train/trainer.h)
   std::string device;         ///< "cpu", "cuda:0"
   std::string code_version;
   std::string torch_version;

@@ -17,7 +17,7 @@ TrialOutcome WorkerTrainer::operator()(const protocol::Pack& pack, const TrialJo
   set.spec().check(job.architecture);
   TrainingContext context;
   context.device = device_;
-  context.stop = std::move(stop);
+  context.cancel = std::move(stop);
   context.on_epoch = on_epoch;
   if (pack.training.weight_sharing) context.bank = &banks_[pack.study];
   return train_trial(job, pack.training, training_data(set), context);

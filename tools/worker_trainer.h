@@ -7,7 +7,7 @@
 #include "space/trial.h"
 #include "workers/client/worker_client.h"
 #include "workers/data/features.h"
-#include "workers/train/trainer.h"
+#include "workers/train/autograd_trainer.h"
 
 namespace fusion {
 

@@ -7,9 +7,7 @@
 #include <numeric>
 #include <span>
 
-#include "base/random.h"
 #include "model/dropout.h"
-#include "model/random_streams.h"
 #include "model/torch_compat.h"
 
 namespace fusion {
@@ -27,7 +25,7 @@ std::int64_t columns_of(const std::vector<std::int64_t>& widths) {
 }  // namespace
 
 BatchFeed::BatchFeed(const FeatureSplit& split, const Architecture& architecture, const Options& options, c10::Device device)
-    : split_(split), options_(options), order_(static_cast<std::size_t>(split.rows)) {
+    : split_(split), options_(options) {
   const at::NoGradGuard no_grad;
   options_.batch = std::min(options_.batch, options_.rows);
   std::int64_t row_bytes = 0;
@@ -72,11 +70,7 @@ Batch BatchFeed::cut(const Batch& tile, std::int64_t begin, std::int64_t rows) c
 }
 
 void BatchFeed::begin_epoch(int epoch) {
-  std::iota(order_.begin(), order_.end(), std::int64_t{0});
-  if (options_.shuffle) {
-    Rng rng(options_.seed, random_stream(StreamKind::order, static_cast<std::uint32_t>(epoch)));
-    rng.shuffle(std::span<std::int64_t>(order_));
-  }
+  order_ = epoch_order(split_.rows, options_.shuffle, options_.order_seed, epoch);
   seen_before_ = epoch * options_.rows;
   begin_ = place_ = 0;
 }
@@ -97,7 +91,7 @@ const Batch* BatchFeed::next() {
 
 void BatchFeed::fill_tile() {
   const std::int64_t rows = std::min(tile_rows_, options_.rows - begin_);
-  const std::int64_t* const order = order_.data() + begin_;
+  const std::uint32_t* const order = order_->data() + begin_;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     float* out = tile_.host.joined[i].data_ptr<float>();
     for (std::int64_t r = 0; r < rows; ++r) {

@@ -7,6 +7,7 @@
 
 #include "space/architecture.h"
 #include "workers/data/features.h"
+#include "workers/train/epoch_order.h"
 
 namespace fusion {
 
@@ -30,7 +31,8 @@ class BatchFeed {
     std::int64_t width = 16;  ///< R
     double dropout = 0;
     bool shuffle = true;
-    std::uint64_t seed = 0;
+    std::uint64_t order_seed = 0;  ///< of the rows (workers/train/epoch_order.h)
+    std::uint64_t seed = 0;        ///< of the masks
     std::int64_t rows = 0;    ///< the first so many rows of each epoch's order are used
   };
 
@@ -62,7 +64,7 @@ class BatchFeed {
   Tile tile_;
   std::vector<Batch> slots_;  ///< the full batches of the tile
   Batch last_;                ///< a smaller one
-  std::vector<std::int64_t> order_;
+  EpochOrder order_;
   std::int64_t seen_before_ = 0;  ///< rows of all earlier epochs
   std::int64_t begin_ = 0;        ///< row of the epoch's order where the tile begins
   std::int64_t place_ = 0;        ///< row of the epoch's order where the next batch begins

@@ -1,52 +1,46 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "space/training_options.h"
 #include "space/trial.h"
-#include "workers/data/features.h"
+#include "workers/train/training_data.h"
 #include "workers/train/weight_bank.h"
 
 namespace fusion {
 
-/// The features that a trial is trained and scored on. The splits must outlive the training.
-struct TrainingData {
-  std::int64_t classes = 0;
-  const FeatureSplit& train;
-  const FeatureSplit& dev;
-  const FeatureSplit* test = nullptr;  ///< for TrainingOptions::evaluate_test
-};
-/// Of a whole feature set; train and dev must be there (DataError).
-inline TrainingData training_data(const FeatureSet& features) {
-  return {features.spec().classes, features.split("train"), features.split("dev"),
-          features.has("test") ? &features.split("test") : nullptr};
-}
-
-struct TrainingContext {
-  std::string device = "cpu";  ///< "cpu", "cuda", "cuda:<n>"
-  std::stop_token stop;        ///< looked at before every batch
-  std::function<void(const EpochReport&)> on_epoch;  ///< called after every epoch, in the calling thread; must not throw
-  WeightBank* bank = nullptr;  ///< of the study; used with TrainingOptions::weight_sharing only
+/// One trial of a pack: what to train, and how to end it early.
+struct PackTrial {
+  TrialJob job;
+  std::stop_token cancel;  ///< outcome cancelled
+  std::stop_token prune;   ///< outcome pruned, with the score of the epochs that were finished (failed if there were none)
 };
 
-/// Trains one candidate with LibTorch's autograd and scores it: the engine called "autograd", which every faster one is held to.
+struct PackContext {
+  std::string device = "cpu";    ///< "cpu", "cuda", "cuda:<n>"
+  std::string engine = "auto";   ///< "plain", "stacked", "autograd", or "auto": the fastest that knows every operation of the trial
+  std::uint64_t order_seed = 0;  ///< of the rows' order: one for all trials of a study (workers/train/epoch_order.h)
+  WeightBank* bank = nullptr;    ///< of the study; used with TrainingOptions::weight_sharing only
+  /// Called after every epoch of every trial. May be empty.
+  std::function<void(const TrialJob&, const EpochReport&)> on_epoch;
+  /// Called once for every trial, when it has ended. Must be there.
+  std::function<void(TrialOutcome)> on_end;
+  /// Asked between epochs, when trials have ended: at most so many more trials to take their places. May be empty, and may return none.
+  std::function<std::vector<PackTrial>(std::size_t room)> more;
+};
+
+/// Trains the trials of a pack together and scores each: per trial what `train_trial` (workers/train/autograd_trainer.h) promises, by
+/// the engine that is named in its outcome.
 ///
-/// Per batch: forward, loss, learning rate of the schedule, backward, Adam with coupled weight decay. The loss is the cross entropy
-/// of the fusion logits; with `multitask` those of the backbones' stored logits are added (constants: they show in train_loss only) and
-/// the prediction is the argmax of the sum of all logits. After every epoch dev is scored; the weights of the best epoch (strictly
-/// greater, starting from 0) are put back at the end, and if none beat 0, the initial ones. `train_loss` is the mean over the rows of
-/// the last epoch.
-///
-/// Initial weights, row order and dropout come from the job's seed and nothing else, so on one machine a job gives the same bits alone,
-/// in any pack and in any order; only with weight sharing does it depend on what was trained before.
-///
-/// What may happen to a trial is an outcome, not an exception: cancelled (stop was requested), oom (memory ran out), failed (a loss
-/// that is not finite, features that do not fit, any error of LibTorch). Throws ModelError for a device that is not there. With batch
-/// normalisation a last batch of a single row is left out, as it has no variance.
-TrialOutcome train_trial(const TrialJob& job, const TrainingOptions& options, const TrainingData& data,
-                         const TrainingContext& context = {});
+/// All trials share options, data and row order; each has its own seed for initial weights and dropout. On one machine and with one
+/// engine a trial's figures are the same bits alone, in any pack and in any order (with weight sharing the trials are trained one after
+/// the other and do depend on what went before). A trial that fails, is cancelled or is pruned leaves the others unharmed. The callbacks
+/// run in the calling thread and must not throw. Throws ModelError for a device or an engine that is not there.
+void train_pack(std::vector<PackTrial> trials, const TrainingOptions& options, const TrainingData& data, const PackContext& context);
 
 }  // namespace fusion

@@ -70,6 +70,13 @@ TEST(BatchFeedTest, OrdersRowsBySeedAndEpochAlone) {
   EXPECT_NE(first, second);
   EXPECT_EQ(labels_of_epoch(b, 1), second);
   EXPECT_EQ(labels_of_epoch(b, 0), first);
+  BatchFeed::Options other_seed = options();
+  other_seed.seed = 22;  // of the masks
+  BatchFeed d(split, kArchitecture, other_seed, c10::Device(c10::kCPU));
+  EXPECT_EQ(labels_of_epoch(d, 0), first);
+  other_seed.order_seed = 1;
+  BatchFeed e(split, kArchitecture, other_seed, c10::Device(c10::kCPU));
+  EXPECT_NE(labels_of_epoch(e, 0), first);
   BatchFeed::Options in_order = options();
   in_order.shuffle = false;
   BatchFeed c(split, kArchitecture, in_order, c10::Device(c10::kCPU));

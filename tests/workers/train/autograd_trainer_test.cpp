@@ -1,4 +1,4 @@
-#include "workers/train/trainer.h"
+#include "workers/train/autograd_trainer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -117,7 +117,7 @@ TEST_F(TrainerTest, DoesWhatTheReferencesLoopDoes) {
   FusionNetwork network(given.architecture, test::kWidths, {options.width, 3}, given.seed);
   Adam adam(network.parameters().tensors(), AdamOptions{.weight_decay = options.weight_decay});
   CosineSchedule schedule(options, train_.rows);
-  BatchFeed feed(train_, given.architecture, {options.batch, options.width, options.dropout, true, given.seed, train_.rows},
+  BatchFeed feed(train_, given.architecture, {options.batch, options.width, options.dropout, true, 0, given.seed, train_.rows},
                  c10::Device(c10::kCPU));
   std::vector<double> losses, scores, rates;
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
@@ -207,7 +207,7 @@ TEST_F(TrainerTest, FailsWhenTheLossIsNotFinite) {
 TEST_F(TrainerTest, StopsWhenAsked) {
   std::stop_source stop;
   TrainingContext context;
-  context.stop = stop.get_token();
+  context.cancel = stop.get_token();
   context.on_epoch = [&](const EpochReport&) { stop.request_stop(); };
   const TrialOutcome outcome = train_trial(job("[[1,0,0]]"), quick(), data(), context);
   EXPECT_EQ(outcome.outcome, Outcome::cancelled);
