@@ -1,18 +1,20 @@
 #include "workers/train/trainer.h"
 
-#include <algorithm>
 #include <deque>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
+#include "model/device.h"
 #include "workers/train/autograd_trainer.h"
+#include "workers/train/plain_trainer.h"
 
 namespace fusion {
 namespace {
 
-void train_one_by_one(std::vector<PackTrial> trials, const TrainingOptions& options, const TrainingData& data,
-                      const PackContext& context) {
-  std::deque<PackTrial> waiting(trials.begin(), trials.end());
+void train_autograd(std::vector<PackTrial> trials, const TrainingOptions& options, const TrainingData& data,
+                    const PackContext& context) {
+  std::deque<PackTrial> waiting(std::move_iterator(trials.begin()), std::move_iterator(trials.end()));
   while (!waiting.empty()) {
     const PackTrial trial = std::move(waiting.front());
     waiting.pop_front();
@@ -32,10 +34,15 @@ void train_one_by_one(std::vector<PackTrial> trials, const TrainingOptions& opti
 }  // namespace
 
 void train_pack(std::vector<PackTrial> trials, const TrainingOptions& options, const TrainingData& data, const PackContext& context) {
-  if (context.engine != "auto" && context.engine != "autograd") {
-    throw ModelError("engine: expected auto or autograd, got \"" + context.engine + "\"");
+  const bool on_cpu = device_from_text(context.device).is_cpu();
+  if (context.engine == "plain" && !on_cpu) throw ModelError("engine \"plain\" trains on the device cpu, got " + context.device);
+  if (context.engine == "plain" || (context.engine == "auto" && on_cpu)) {
+    train_plain<float>(std::move(trials), options, data, context);
+  } else if (context.engine == "autograd" || context.engine == "auto") {
+    train_autograd(std::move(trials), options, data, context);
+  } else {
+    throw ModelError("engine: expected auto, plain or autograd, got \"" + context.engine + "\"");
   }
-  train_one_by_one(std::move(trials), options, data, context);
 }
 
 }  // namespace fusion

@@ -1,0 +1,2 @@
+#define FUSION_PLAIN_SET avx2
+#include "workers/train/plain_kernels_inline.h"
