@@ -9,7 +9,7 @@
 namespace fusion {
 namespace {
 
-constexpr std::int64_t kAhead = 8;  // rows
+constexpr std::int64_t kAhead = 16;  // rows
 constexpr std::align_val_t kAlignment{64};
 
 /// Rows of a power of two of bytes apart would fall into the same few sets of a cache: an odd number of cache lines does not.

@@ -390,12 +390,68 @@ void column_sums(const T* x, ptrdiff_t stride, std::int64_t rows, std::int64_t c
   }
 }
 
+constexpr int kBlock = 16;  // rows and columns of a block to transpose
+
+#if defined(__AVX512F__)
+/// Row i of the 16 becomes column i: pairs of numbers, pairs of pairs, and two rounds of quarters change places.
+[[gnu::always_inline]] inline void transpose_block(const float* x, ptrdiff_t stride, float* out, ptrdiff_t out_stride) {
+  __m512 a[kBlock], b[kBlock];
+#pragma GCC unroll 16
+  for (int i = 0; i < kBlock; ++i) a[i] = __m512(load(x + i * stride));
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; i += 2) {
+    b[i] = __m512(__builtin_shuffle(V<std::int32_t>(a[i]), V<std::int32_t>(a[i + 1]),
+                                    V<std::int32_t>{0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29}));
+    b[i + 1] = __m512(__builtin_shuffle(V<std::int32_t>(a[i]), V<std::int32_t>(a[i + 1]),
+                                        V<std::int32_t>{2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31}));
+  }
+  const V<std::int64_t> lower{0, 8, 2, 10, 4, 12, 6, 14}, upper{1, 9, 3, 11, 5, 13, 7, 15};
+  const auto pairs = [](__m512 p, __m512 q, V<std::int64_t> places) {
+    return __m512(__builtin_shuffle(V<std::int64_t>(p), V<std::int64_t>(q), places));
+  };
+#pragma GCC unroll 4
+  for (int i = 0; i < kBlock; i += 4) {
+    a[i] = pairs(b[i], b[i + 2], lower);
+    a[i + 1] = pairs(b[i], b[i + 2], upper);
+    a[i + 2] = pairs(b[i + 1], b[i + 3], lower);
+    a[i + 3] = pairs(b[i + 1], b[i + 3], upper);
+  }
+  const V<std::int64_t> evens{0, 1, 4, 5, 8, 9, 12, 13}, odds{2, 3, 6, 7, 10, 11, 14, 15};
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    b[i] = pairs(a[i], a[i + 4], evens);
+    b[i + 4] = pairs(a[i], a[i + 4], odds);
+    b[i + 8] = pairs(a[i + 8], a[i + 12], evens);
+    b[i + 12] = pairs(a[i + 8], a[i + 12], odds);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    a[i] = pairs(b[i], b[i + 8], evens);
+    a[i + 8] = pairs(b[i], b[i + 8], odds);
+    a[i + 4] = pairs(b[i + 4], b[i + 12], evens);
+    a[i + 12] = pairs(b[i + 4], b[i + 12], odds);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kBlock; ++i) store(out + i * out_stride, V<float>(a[i]));
+}
+template <typename T>
+constexpr bool kWholeBlocks = sizeof(T) == 4;
+#else
+template <typename T>
+constexpr bool kWholeBlocks = false;
+#endif
+
 template <typename T>
 void transpose(const T* x, ptrdiff_t stride, std::int64_t rows, std::int64_t columns, T* out, ptrdiff_t out_stride) {
-  constexpr std::int64_t kBlock = 16;
   for (std::int64_t r0 = 0; r0 < rows; r0 += kBlock) {
     const std::int64_t r1 = r0 + kBlock < rows ? r0 + kBlock : rows;
-    for (std::int64_t c = 0; c < columns; ++c) {
+    std::int64_t c = 0;
+    if constexpr (kWholeBlocks<T>) {
+      if (r1 - r0 == kBlock) {
+        for (; c + kBlock <= columns; c += kBlock) transpose_block(x + r0 * stride + c, stride, out + c * out_stride + r0, out_stride);
+      }
+    }
+    for (; c < columns; ++c) {
       for (std::int64_t r = r0; r < r1; ++r) out[c * out_stride + r] = x[r * stride + c];
     }
   }
@@ -560,32 +616,27 @@ void normalise_running(T* a, const T* gamma, const T* beta, const T* running_mea
 
 // ---- loss
 
-/// A vector holds one class of as many rows as it has lanes, so that nothing is reduced across lanes.
+/// A vector holds one class of as many rows as it has lanes, so that nothing is reduced across lanes. Rows past `rows` are of no account.
 template <typename T>
-double softmax_block(T* logits, ptrdiff_t stride, std::int64_t rows, std::int64_t classes, const std::int64_t* labels, V<T>* turned,
-                     T scale) {
+double softmax_block(V<T>* turned, std::int64_t rows, std::int64_t classes, const std::int64_t* labels, T scale) {
   T* const flat = reinterpret_cast<T*>(turned);  // [classes, lanes]
-  for (std::int64_t r = 0; r < kLanes<T>; ++r) {
-    const T* const from = logits + (r < rows ? r : 0) * stride;
-    for (std::int64_t c = 0; c < classes; ++c) flat[c * kLanes<T> + r] = from[c];
-  }
   V<T> most = turned[0];
   for (std::int64_t c = 1; c < classes; ++c) most = turned[c] > most ? turned[c] : most;
-  V<T> right{};
+  T right[kLanes<T>]{};
   for (std::int64_t r = 0; r < rows; ++r) right[r] = flat[labels[r] * kLanes<T> + r];
   V<T> sum{};
   for (std::int64_t c = 0; c < classes; ++c) {
     turned[c] = exponential(turned[c] - most);
     sum += turned[c];
   }
-  const V<T> losses = logarithm(sum) - (right - most);
+  T losses[kLanes<T>];
+  store(losses, logarithm(sum) - (load(right) - most));
   const V<T> share = scale / sum;
   for (std::int64_t c = 0; c < classes; ++c) turned[c] *= share;
   double loss = 0;
   for (std::int64_t r = 0; r < rows; ++r) {
     loss += static_cast<double>(losses[r]);
     flat[labels[r] * kLanes<T> + r] -= scale;
-    for (std::int64_t c = 0; c < classes; ++c) logits[r * stride + c] = flat[c * kLanes<T> + r];
   }
   return loss;
 }
@@ -621,9 +672,12 @@ double softmax_loss(T* logits, ptrdiff_t stride, std::int64_t rows, std::int64_t
   double loss = 0;
   if (classes <= kFewClasses) {
     for (std::int64_t r = 0; r < rows; r += kLanes<T>) {
-      V<T> turned[kFewClasses];
+      V<T> turned[kFewClasses]{};
+      T* const flat = reinterpret_cast<T*>(turned);
       const std::int64_t count = rows - r < kLanes<T> ? rows - r : kLanes<T>;
-      loss += softmax_block(logits + r * stride, stride, count, classes, labels + r, turned, scale);
+      transpose(logits + r * stride, stride, count, stride, flat, kLanes<T>);
+      loss += softmax_block(turned, count, classes, labels + r, scale);
+      transpose(flat, kLanes<T>, stride, count, logits + r * stride, stride);
     }
   } else {
     for (std::int64_t r = 0; r < rows; ++r) loss += softmax_row(logits + r * stride, stride, classes, labels[r], scale);
