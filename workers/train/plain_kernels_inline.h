@@ -250,18 +250,25 @@ template <typename T, int Rows, int Vectors>
 void update_tile(const UpdatePart<T>& part, std::int64_t row, std::int64_t column) {
   const ptrdiff_t stride = part.trained.stride;
   const ptrdiff_t first = row * stride + column;
-  if (part.trained.far) {  // parameters come from far away: ask for them before the product, use them after it
+  V<T> acc[Rows][Vectors]{};
+  if (part.trained.far) {
+    // Parameters come from far away: while a slice of the product is made, one row of the next tile's is on its way.
     for (int i = 0; i < Rows; ++i) {
       for (int j = 0; j < Vectors; ++j) {
-        const ptrdiff_t at = first + i * stride + j * kLanes<T>;
+        const ptrdiff_t at = first + (Rows + i) * stride + j * kLanes<T>;
         __builtin_prefetch(part.trained.theta + at, 1);
         __builtin_prefetch(part.trained.moment1 + at, 1);
         __builtin_prefetch(part.trained.moment2 + at, 1);
       }
+      Factor<T> slice = part.a;
+      const std::int64_t begin = part.a.depth * i / Rows;
+      slice.data += begin * part.a.column;
+      slice.depth = part.a.depth * (i + 1) / Rows - begin;
+      accumulate<T, Rows, Vectors>(acc, slice, row, part.b + column + begin * part.b_stride, part.b_stride);
     }
+  } else {
+    accumulate<T, Rows, Vectors>(acc, part.a, row, part.b + column, part.b_stride);
   }
-  V<T> acc[Rows][Vectors]{};
-  accumulate<T, Rows, Vectors>(acc, part.a, row, part.b + column, part.b_stride);
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
