@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   app.add_option("--name", options.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
   app.add_option("--slots", options.slots, "Trials to hold at once")->check(CLI::Range(1, 65'536))->capture_default_str();
-  app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds the trial in training may go on before it is given back")
+  app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds trials in training may go on before they are given back")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
   app.add_option("--token-file", token_file, "A file with the worker's token, mode 0600 (or the environment's FUSION_TOKEN)");
@@ -73,10 +73,7 @@ int main(int argc, char** argv) {
     device_from_text(options.device);  // refuses one that is not there before anything else
     prepare_training_thread();
     WorkerTrainer trainer(options.device);
-    const auto train = [&trainer](const protocol::Pack& pack, const TrialJob& job, std::stop_token stop, const auto& on_epoch) {
-      return trainer(pack, job, std::move(stop), on_epoch);
-    };
-    WorkerClient(options, train).run();
+    WorkerClient(options, [&trainer](PackSession& session) { trainer(session); }).run();
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
     logger("worker")->info("worker ended max_rss_mb={}", usage.ru_maxrss / 1024);

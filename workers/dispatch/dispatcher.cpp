@@ -348,8 +348,8 @@ void Dispatcher::deliver(Worker& worker, StudyId study, std::vector<TrialJob> jo
     logger("dispatch")->debug("trial leased trial={} study={} worker={} attempt={} lease_s={}", job.trial.value, study.value,
                               worker.hello.name, job.attempt, seconds_text(options_.lease));
   }
-  send(worker.hello.name,
-       protocol::Pack{study, known->dataset_path, known->dataset_digest, known->training, std::move(jobs)});
+  const protocol::PackHeader header{study, known->dataset_path, known->dataset_digest, known->training, known->order_seed};
+  send(worker.hello.name, protocol::Pack{header, std::move(jobs)});
 }
 
 void Dispatcher::put_back(const std::vector<TrialId>& trials) {

@@ -127,6 +127,7 @@ json put(const Pack& m) {
           {"dataset_path", m.dataset_path},
           {"dataset_digest", m.dataset_digest},
           {"training", m.training.to_json()},
+          {"order_seed", m.order_seed},
           {"trials", std::move(trials)}};
 }
 
@@ -300,6 +301,7 @@ Message take_pack(JsonReader& reader) {
   m.dataset_digest = short_name(reader, "dataset_digest");
   JsonReader training = reader.object("training", true);
   m.training = TrainingOptions::read(training);
+  m.order_seed = static_cast<std::uint64_t>(reader.integer("order_seed", 0, kMaxSeed));
   for (JsonReader& element : bounded_list(reader, "trials", kMaxHeld)) m.trials.push_back(take_job(element));
   reader.finish();
   return m;

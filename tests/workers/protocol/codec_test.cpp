@@ -44,7 +44,7 @@ std::vector<Message> one_of_each() {
   failed.attempt = 1;
   failed.outcome = Outcome::oom;
   failed.error = "out of \"memory\"\n\ttoo big: \xC3\xA4";
-  Pack pack{StudyId{2}, "/data/features.json", std::string(64, 'a'), {}, {}};
+  Pack pack{{StudyId{2}, "/data/features.json", std::string(64, 'a'), {}, 77}, {}};
   pack.training.dropout = 0.1;
   pack.training.restart_rule = RestartRule::reference;
   pack.training.metric = Metric::macro_f1;
@@ -145,6 +145,7 @@ TEST(CodecTest, WrongValuesAreNamedByPointer) {
   EXPECT_THAT(refusal(with(all[3], "/error", std::string(70'000, 'e'))), HasSubstr("/error"));
   EXPECT_THAT(refusal(with(all[10], "/trials/0/seed", std::uint64_t{1} << 53)), HasSubstr("/trials/0/seed"));
   EXPECT_THAT(refusal(with(all[10], "/trials/0/architecture", nlohmann::json::parse("[[1,1,9]]"))), HasSubstr("/trials/0/architecture"));
+  EXPECT_THAT(refusal(with(all[10], "/order_seed", std::uint64_t{1} << 53)), HasSubstr("/order_seed"));
   EXPECT_THAT(refusal(with(all[10], "/training/epochs", 0)), HasSubstr("/training/epochs"));
   EXPECT_THAT(refusal(with(all[11], "/what", "thanks")), HasSubstr("/what"));
 }
@@ -185,8 +186,8 @@ TEST(CodecTest, TooLargeTooDeepAndTooManyAreRefusedBeforeTheyHurt) {
 }
 
 TEST(CodecTest, AnotherVersionsHelloIsReadAsFarAsItsVersion) {
-  const Message message = decode(R"({"type": "hello", "protocol": 2, "who": "me", "gpus": [1]})");
-  EXPECT_EQ(std::get<Hello>(message).protocol, 2);
+  const Message message = decode(R"({"type": "hello", "protocol": 3, "who": "me", "gpus": [1]})");
+  EXPECT_EQ(std::get<Hello>(message).protocol, 3);
 }
 
 TEST(CodecTest, WhatCannotBeSentIsSaidOrMendedWhereItIsWritten) {
