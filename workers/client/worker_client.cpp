@@ -309,7 +309,8 @@ protocol::Hello WorkerClient::Impl::hello() const {
   hello.host = host_name();
   hello.pid = ::getpid();
   hello.device = options_.device;
-  hello.slots = options_.slots;
+  hello.pack = options_.pack;
+  hello.slots = std::max(options_.slots, options_.pack);
   hello.code_version = kCodeVersion;
   hello.torch_version = options_.torch_version;
   hello.held = held_.held();

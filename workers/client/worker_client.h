@@ -15,7 +15,7 @@ struct WorkerClientOptions {
   std::string name;           ///< unique per process; empty: "<host>-<pid>"
   std::string device = "cpu";
   int pack = 1;               ///< trials in training at once
-  int slots = 1;              ///< trials to hold at once, in training or waiting; more than `pack` hides the way to the daemon and back
+  int slots = 1;              ///< trials to hold at once, in training or waiting; at least `pack`; twice that hides the way to the daemon and back
   std::string torch_version;  ///< stands with each score
   /// How long trials in training may go on after a request to leave, before they are stopped and given back.
   std::chrono::milliseconds grace{0};

@@ -59,6 +59,7 @@ json put(const Hello& m) {
           {"host", m.host},
           {"pid", m.pid},
           {"device", m.device},
+          {"pack", m.pack},
           {"slots", m.slots},
           {"code_version", m.code_version},
           {"torch_version", m.torch_version},
@@ -198,7 +199,9 @@ Message take_hello(JsonReader& reader) {
   m.host = short_name(reader, "host");
   m.pid = reader.integer("pid", 0, std::numeric_limits<std::int64_t>::max());
   m.device = short_name(reader, "device");
+  m.pack = static_cast<int>(reader.integer("pack", 1, kMaxSlots));
   m.slots = static_cast<int>(reader.integer("slots", 1, kMaxSlots));
+  if (m.pack > m.slots) reader.fail("pack", "is larger than slots, which is " + std::to_string(m.slots));
   m.code_version = short_name(reader, "code_version");
   m.torch_version = short_name(reader, "torch_version");
   m.held = held_at(reader);

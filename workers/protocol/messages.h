@@ -32,7 +32,8 @@ struct Hello {
   std::string host;
   std::int64_t pid = 0;
   std::string device;  ///< "cpu", "cuda:0"
-  int slots = 1;       ///< trials it wants to hold at once
+  int pack = 1;        ///< trials it trains at once
+  int slots = 1;       ///< trials it wants to hold at once, in training or waiting; at least `pack`
   std::string code_version, torch_version;
   std::vector<Held> held;
   bool operator==(const Hello&) const = default;

@@ -605,7 +605,9 @@ class WorkerClientPackTest : public ::testing::Test {
     options.pack = 4;
     options.slots = 8;
     worker_.emplace(daemon_, [this](PackSession& session) { trainer_(session); }, options);
-    daemon_.welcome();
+    const Hello hello = daemon_.welcome();
+    EXPECT_EQ(hello.pack, 4);
+    EXPECT_EQ(hello.slots, 8);
   }
   std::set<std::int64_t> begun(int count) {
     std::set<std::int64_t> trials;

@@ -51,7 +51,7 @@ std::vector<Message> one_of_each() {
   pack.trials.push_back({TrialId{1}, 1, architecture_from_text("[[3,0,0],[1,3,2,\"glu\"]]"), (std::uint64_t{1} << 53) - 1});
   pack.trials.push_back({TrialId{2}, 9, architecture_from_text("[[0,0,3]]"), 0});
   const std::vector<Held> held{{TrialId{1}, 2}, {TrialId{std::numeric_limits<std::int64_t>::max()}, 1}};
-  return {Hello{kVersion, "w", "host", 12, "cuda:0", 64, "0.1.0", "2.4", held},
+  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held},
           Epoch{TrialId{4}, 1, {1, 0.1, 0.9, 1e-6, 0.25}},
           Result{completed},
           Result{failed},
@@ -130,6 +130,7 @@ TEST(CodecTest, UnknownMembersAreRefusedWhereverTheyStand) {
 TEST(CodecTest, WrongValuesAreNamedByPointer) {
   const std::vector<Message> all = one_of_each();
   EXPECT_THAT(refusal(with(all[0], "/held/1/attempt", 0)), HasSubstr("/held/1/attempt: expected an integer"));
+  EXPECT_THAT(refusal(with(all[0], "/slots", 31)), HasSubstr("/pack: is larger than slots, which is 31"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 0)), HasSubstr("/slots"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 1 << 20)), HasSubstr("/slots"));
   EXPECT_THAT(refusal(with(all[0], "/name", "")), HasSubstr("/name"));
