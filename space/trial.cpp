@@ -58,4 +58,6 @@ std::uint64_t trial_seed(std::uint64_t study_seed, const Architecture& architect
   return hash & ((std::uint64_t{1} << 53) - 1);
 }
 
+std::uint64_t order_seed(std::uint64_t study_seed) { return mix_text(study_seed, "order") >> 11; }
+
 }  // namespace fusion

@@ -71,7 +71,7 @@ struct TrialJob {
   TrialId trial;
   int attempt = 0;  ///< 1-based; results of an older attempt are accepted only while nobody finished first
   Architecture architecture;
-  std::uint64_t seed = 0;  ///< initial weights, batches and dropout all come from it; below 2^53
+  std::uint64_t seed = 0;  ///< of initial weights and dropout; below 2^53
   bool operator==(const TrialJob&) const = default;
 };
 
@@ -91,6 +91,10 @@ struct TrialOutcome {
 
 /// The seed of a trial: depends on the study's seed, the architecture and the replica, never on the order of proposals.
 std::uint64_t trial_seed(std::uint64_t study_seed, const Architecture& architecture, int replica = 0);
+
+/// The seed of the order in which rows are read: one for all trials of a study, below 2^53, so that trials trained together read the
+/// same batches, and a trial's figures are the same however trials are grouped.
+std::uint64_t order_seed(std::uint64_t study_seed);
 
 /// A trial as the store knows it.
 struct Trial {

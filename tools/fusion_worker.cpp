@@ -3,12 +3,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "model/device.h"
@@ -18,6 +20,13 @@
 #include "workers/client/worker_client.h"
 
 namespace {
+
+// Trials trained together where --pack does not say: on a core as many as share a batch's features while these are in its cache; on a
+// GPU as many as fill it.
+constexpr int kPackOnCpu = 4;
+constexpr int kPackOnGpu = 64;
+// Trials to hold for each one in training, where --slots does not say: the next pack is there before this one ends.
+constexpr int kSlotsPerTraining = 2;
 
 /// OpenBLAS and OpenMP read their thread counts when they are loaded, before main: set them and begin again.
 void begin_again_with_one_thread(char** argv) {
@@ -51,12 +60,14 @@ int main(int argc, char** argv) {
   std::string url = environment_url != nullptr ? environment_url : "http://127.0.0.1:7878";
   std::string log_level = "info", token_file;
   double grace_s = 0;
+  int pack = 0, slots = 0;
   bool die_with_parent = false;
   app.add_option("--connect", url, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
   app.add_option("--name", options.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
-  app.add_option("--slots", options.slots, "Trials to hold at once")->check(CLI::Range(1, 65'536))->capture_default_str();
-  app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds the trial in training may go on before it is given back")
+  app.add_option("--pack", pack, "Trials to train together [4 on cpu, 64 on cuda]")->check(CLI::Range(1, 32'768));
+  app.add_option("--slots", slots, "Trials to hold, in training or waiting: at least --pack [2 x pack]")->check(CLI::Range(1, 65'536));
+  app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds trials in training may go on before they are given back")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
   app.add_option("--token-file", token_file, "A file with the worker's token, mode 0600 (or the environment's FUSION_TOKEN)");
@@ -70,13 +81,17 @@ int main(int argc, char** argv) {
     options.token = worker_token(token_file);
     options.grace = std::chrono::milliseconds(static_cast<std::int64_t>(grace_s * 1000));
     options.torch_version = compat::kTorchVersion;
-    device_from_text(options.device);  // refuses one that is not there before anything else
+    const bool gpu = device_from_text(options.device).is_cuda();  // refuses one that is not there before anything else
+    options.pack = pack > 0 ? pack : gpu ? kPackOnGpu : kPackOnCpu;
+    if (slots > 0 && pack == 0) options.pack = std::min(options.pack, slots);
+    options.slots = slots > 0 ? slots : kSlotsPerTraining * options.pack;
+    if (options.slots < options.pack) {
+      throw ConfigError("--slots: expected at least --pack, which is " + std::to_string(options.pack) + ", got " +
+                        std::to_string(options.slots));
+    }
     prepare_training_thread();
     WorkerTrainer trainer(options.device);
-    const auto train = [&trainer](const protocol::Pack& pack, const TrialJob& job, std::stop_token stop, const auto& on_epoch) {
-      return trainer(pack, job, std::move(stop), on_epoch);
-    };
-    WorkerClient(options, train).run();
+    WorkerClient(options, [&trainer](PackSession& session) { trainer(session); }).run();
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
     logger("worker")->info("worker ended max_rss_mb={}", usage.ru_maxrss / 1024);

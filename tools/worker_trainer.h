@@ -3,26 +3,26 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
-#include "space/trial.h"
-#include "workers/client/worker_client.h"
+#include "workers/client/pack_session.h"
 #include "workers/data/features.h"
-#include "workers/train/autograd_trainer.h"
+#include "workers/train/trainer.h"
 
 namespace fusion {
 
-/// What a worker does with a trial: opens the features its pack names (kept open from pack to pack), keeps one weight bank per study,
+/// What a worker does with a pack: opens the features its header names (kept open from pack to pack), keeps one weight bank per study,
 /// and trains. Used by the training thread only.
 class WorkerTrainer {
  public:
   explicit WorkerTrainer(std::string device) : device_(std::move(device)) {}
 
-  /// Throws Error for features that are not as the study expects them: the caller makes it the outcome failed.
-  TrialOutcome operator()(const protocol::Pack& pack, const TrialJob& job, std::stop_token stop,
-                          const std::function<void(const EpochReport&)>& on_epoch);
+  /// Trains what the session has and gets (workers/train/trainer.h). A trial that does not fit the features fails alone. Throws Error for
+  /// features that are not as the study expects them: the caller fails every trial with it.
+  void operator()(PackSession& session);
 
  private:
-  const FeatureSet& features(const protocol::Pack& pack);
+  const FeatureSet& features(const protocol::PackHeader& header);
 
   std::string device_;
   std::shared_ptr<const FeatureSet> open_;

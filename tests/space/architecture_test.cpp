@@ -88,5 +88,13 @@ TEST(TrialTest, SeedDependsOnArchitectureReplicaAndStudyOnly) {
   EXPECT_LT(trial_seed(1, a), std::uint64_t{1} << 53);
 }
 
+TEST(TrialTest, TheOrderOfRowsHasOneSeedPerStudy) {
+  EXPECT_EQ(order_seed(1), order_seed(1));
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    EXPECT_NE(order_seed(seed), order_seed(seed + 1));
+    EXPECT_LT(order_seed(seed), std::uint64_t{1} << 53);
+  }
+}
+
 }  // namespace
 }  // namespace fusion

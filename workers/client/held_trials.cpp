@@ -8,28 +8,45 @@ namespace fusion {
 using protocol::Held;
 
 std::size_t HeldTrials::add(protocol::Pack pack) {
-  const auto shared = std::make_shared<const protocol::Pack>(std::move(pack));
+  const auto header = std::make_shared<const protocol::PackHeader>(pack);
   const std::vector<Held> known = held();
   std::set<Held> seen(known.begin(), known.end());
   const std::size_t before = waiting_.size();
-  for (const TrialJob& job : shared->trials) {
-    if (seen.insert({job.trial, job.attempt}).second) waiting_.push_back({shared, job});
+  for (TrialJob& job : pack.trials) {
+    if (seen.insert({job.trial, job.attempt}).second) waiting_.push_back({header, std::move(job)});
   }
   return waiting_.size() - before;
 }
 
-std::optional<Assignment> HeldTrials::begin_next() {
-  if (training_ || waiting_.empty()) return std::nullopt;
-  Waiting next = std::move(waiting_.front());
-  waiting_.pop_front();
-  training_ = Held{next.job.trial, next.job.attempt};
-  stop_ = std::stop_source();
-  return Assignment{std::move(next.pack), std::move(next.job), stop_.get_token()};
+std::shared_ptr<const protocol::PackHeader> HeldTrials::next_header() const {
+  return waiting_.empty() ? nullptr : waiting_.front().header;
+}
+
+std::vector<SessionTrial> HeldTrials::begin(const protocol::PackHeader& header, std::size_t count) {
+  std::vector<SessionTrial> begun;
+  while (begun.size() < count && !waiting_.empty()) {
+    Waiting& next = waiting_.front();
+    if (next.header.get() != &header && *next.header != header) break;
+    const InTraining& started = training_.emplace_back(InTraining{next.held(), {}, {}, "", false});
+    begun.push_back({std::move(next.job), started.cancel.get_token(), started.prune.get_token()});
+    waiting_.pop_front();
+  }
+  return begun;
+}
+
+InTraining* HeldTrials::find(const Held& what) {
+  const auto found = std::ranges::find(training_, what, &InTraining::what);
+  return found == training_.end() ? nullptr : &*found;
+}
+
+const InTraining* HeldTrials::find_training(const Held& what) const {
+  const auto found = std::ranges::find(training_, what, &InTraining::what);
+  return found == training_.end() ? nullptr : &*found;
 }
 
 bool HeldTrials::add_epoch(const protocol::Epoch& epoch) {
   const Held what{epoch.trial, epoch.attempt};
-  if (training_ != what) return false;
+  if (find(what) == nullptr) return false;
   reports_.emplace_back(what, epoch);
   return true;
 }
@@ -37,30 +54,39 @@ bool HeldTrials::add_epoch(const protocol::Epoch& epoch) {
 void HeldTrials::finish(TrialOutcome outcome) {
   const Held what{outcome.trial, outcome.attempt};
   take_waiting(what);
-  if (training_ == what) training_.reset();
+  std::erase_if(training_, [&](const InTraining& trial) { return trial.what == what; });
   reports_.emplace_back(what, protocol::Result{std::move(outcome)});
   ++results_;
 }
 
-void HeldTrials::stop_training() {
-  if (training_) stop_.request_stop();
+bool HeldTrials::cancel(const Held& what, const std::string& why) {
+  InTraining* trial = find(what);
+  if (trial == nullptr) return false;
+  trial->cancelled = why;
+  trial->cancel.request_stop();
+  return true;
 }
 
-void HeldTrials::drop_training() {
-  if (!training_) return;
-  drop_reports(*training_);
-  training_.reset();
+void HeldTrials::stop_training() {
+  for (InTraining& trial : training_) {
+    trial.giving_back = true;
+    trial.cancel.request_stop();
+  }
+}
+
+void HeldTrials::drop_training(const Held& what) {
+  if (std::erase_if(training_, [&](const InTraining& trial) { return trial.what == what; }) > 0) drop_reports(what);
 }
 
 std::vector<Held> HeldTrials::take_waiting() {
   std::vector<Held> taken;
-  for (const Waiting& trial : waiting_) taken.push_back({trial.job.trial, trial.job.attempt});
+  for (const Waiting& trial : waiting_) taken.push_back(trial.held());
   waiting_.clear();
   return taken;
 }
 
 bool HeldTrials::take_waiting(const Held& what) {
-  return std::erase_if(waiting_, [&](const Waiting& w) { return Held{w.job.trial, w.job.attempt} == what; }) > 0;
+  return std::erase_if(waiting_, [&](const Waiting& trial) { return trial.held() == what; }) > 0;
 }
 
 bool HeldTrials::acknowledge(const protocol::Ack& ack) {
@@ -91,8 +117,8 @@ std::vector<Held> HeldTrials::held() const {
   for (const auto& [held, report] : reports_) {
     if (std::holds_alternative<protocol::Result>(report)) all.push_back(held);
   }
-  if (training_) all.push_back(*training_);
-  for (const Waiting& trial : waiting_) all.push_back({trial.job.trial, trial.job.attempt});
+  for (const InTraining& trial : training_) all.push_back(trial.what);
+  for (const Waiting& trial : waiting_) all.push_back(trial.held());
   return all;
 }
 

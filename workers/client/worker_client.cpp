@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <future>
 #include <new>
 #include <optional>
 #include <random>
@@ -25,9 +26,9 @@
 
 // How a worker ends. `over_` is set once, by `finish`; everything before that goes on as long as it must:
 //
-//   leave (a signal)   waiting trials go back at once; the one in training ends in time, or is stopped and goes back
+//   leave (a signal)   waiting trials go back at once; those in training end in time, or are stopped and go back
 //   drain (daemon)     waiting trials are trained first
-//   refused            the one in training is stopped, nothing is sent any more; `failure_` says why
+//   refused            those in training are stopped, nothing is sent any more; `failure_` says why
 //
 // For the first two `end_if_done` is asked after every change: nothing waits, nothing trains, and every result is acknowledged (or nobody came
 // to acknowledge it for `leave_wait`). Then the connection says good-bye, and both threads stop.
@@ -71,9 +72,11 @@ class WorkerClient::Impl {
   const WorkerClientOptions& options() const { return options_; }
 
  private:
+  using Header = std::shared_ptr<const protocol::PackHeader>;
+
   // training thread
-  void train(const Assignment& assignment);
-  TrialOutcome outcome_of(const Assignment& assignment);
+  void train(const Header& header, std::vector<SessionTrial> trials);
+  std::vector<SessionTrial> ask_for_more(const Header& header, std::size_t room);
 
   // I/O thread: the connection
   asio::awaitable<void> keep_connected();
@@ -100,8 +103,10 @@ class WorkerClient::Impl {
 
   // I/O thread: training, and the end
   void train_next();
+  std::vector<SessionTrial> begin(const protocol::PackHeader& header, std::size_t room);
   void on_epoch(const Held& what, const EpochReport& report);
   void on_trained(TrialOutcome outcome);
+  void on_pack_ended();
   void finish_trial(TrialOutcome outcome);
   void give_back(const std::vector<Held>& held);
   void on_leave(const std::string& reason);
@@ -130,10 +135,9 @@ class WorkerClient::Impl {
   int tries_ = 0;
   Rng jitter_;
   std::vector<Held> to_give_back_;            // while disconnected
-  std::optional<std::string> cancelled_;      // why the daemon wants the trial in training stopped
   std::optional<std::string> leaving_;        // why
   bool draining_ = false;
-  bool stopped_to_leave_ = false;
+  bool pack_open_ = false;  // the training thread is in the TrainFunction
   bool waiting_for_acks_ = false;
   bool over_ = false;
 
@@ -191,27 +195,41 @@ void WorkerClient::Impl::fail(std::exception_ptr error) {
 
 // ---- training thread
 
-void WorkerClient::Impl::train(const Assignment& assignment) {
-  TrialOutcome outcome = outcome_of(assignment);
-  outcome.trial = assignment.job.trial;
-  outcome.attempt = assignment.job.attempt;
-  asio::post(io_, [this, outcome = std::move(outcome)] { on_trained(outcome); });
+void WorkerClient::Impl::train(const Header& header, std::vector<SessionTrial> trials) {
+  PackSession::Hooks hooks;
+  hooks.more = [this, header](std::size_t room) { return ask_for_more(header, room); };
+  hooks.on_epoch = [this](const Held& what, const EpochReport& report) {
+    asio::post(io_, [this, what, report] { on_epoch(what, report); });
+  };
+  hooks.on_end = [this](TrialOutcome outcome) {
+    asio::post(io_, [this, outcome = std::move(outcome)]() mutable { on_trained(std::move(outcome)); });
+  };
+  PackSession session(header, std::move(trials), std::move(hooks));
+  const auto begun = std::chrono::steady_clock::now();
+  try {
+    train_(session);
+    session.end_rest(Outcome::failed, "the trainer ended without a word about this trial");
+  } catch (const std::bad_alloc&) {
+    session.end_rest(Outcome::oom, "the worker's memory ran out");
+  } catch (const std::exception& error) {
+    session.end_rest(Outcome::failed, error.what());
+  } catch (...) {
+    session.end_rest(Outcome::failed, "the trainer threw something that is not a std::exception");
+  }
+  logger("worker")->info("pack trained study={} trials={} seconds={:.3f}", header->study.value, session.ended(),
+                         std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  asio::post(io_, [this] { on_pack_ended(); });
 }
 
-TrialOutcome WorkerClient::Impl::outcome_of(const Assignment& assignment) {
-  const Held what = assignment.held();
-  const auto report = [this, what](const EpochReport& epoch) {
-    asio::post(io_, [this, what, epoch] { on_epoch(what, epoch); });
-  };
-  try {
-    return train_(*assignment.pack, assignment.job, assignment.stop, report);
-  } catch (const std::bad_alloc&) {
-    return outcome_without_score(what, Outcome::oom, "the worker's memory ran out");
-  } catch (const std::exception& error) {
-    return outcome_without_score(what, Outcome::failed, error.what());
-  } catch (...) {
-    return outcome_without_score(what, Outcome::failed, "the trainer threw something that is not a std::exception");
+// The I/O thread does nothing that takes long, so its answer is awaited here; a worker that ends gives none.
+std::vector<SessionTrial> WorkerClient::Impl::ask_for_more(const Header& header, std::size_t room) {
+  const auto answer = std::make_shared<std::promise<std::vector<SessionTrial>>>();
+  std::future<std::vector<SessionTrial>> trials = answer->get_future();
+  asio::post(io_, [this, answer, header, room] { answer->set_value(begin(*header, room)); });
+  while (trials.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
+    if (io_.stopped()) return {};
   }
+  return trials.get();
 }
 
 TrialOutcome WorkerClient::Impl::outcome_without_score(const Held& what, Outcome outcome, std::string error) const {
@@ -291,7 +309,8 @@ protocol::Hello WorkerClient::Impl::hello() const {
   hello.host = host_name();
   hello.pid = ::getpid();
   hello.device = options_.device;
-  hello.slots = options_.slots;
+  hello.pack = options_.pack;
+  hello.slots = std::max(options_.slots, options_.pack);
   hello.code_version = kCodeVersion;
   hello.torch_version = options_.torch_version;
   hello.held = held_.held();
@@ -357,12 +376,8 @@ void WorkerClient::Impl::on(const protocol::Ack& message) {
 void WorkerClient::Impl::on(const protocol::Cancel& message) {
   const std::string why = message.reason.empty() ? "the daemon cancelled the trial" : message.reason;
   for (const Held& what : message.held) {
-    if (held_.training() == what) {
-      cancelled_ = why;
-      held_.stop_training();
-    } else if (held_.take_waiting(what)) {
-      finish_trial(outcome_without_score(what, Outcome::cancelled, why));
-    }
+    if (held_.cancel(what, why)) continue;
+    if (held_.take_waiting(what)) finish_trial(outcome_without_score(what, Outcome::cancelled, why));
   }
 }
 
@@ -377,14 +392,23 @@ void WorkerClient::Impl::on(const protocol::Drain& message) {
 // ---- training
 
 void WorkerClient::Impl::train_next() {
-  if (over_ || failure_) return;
-  std::optional<Assignment> next = held_.begin_next();
-  if (!next) return;
-  cancelled_.reset();
-  stopped_to_leave_ = false;
-  logger("worker")->info("trial begun trial={} attempt={} study={}", next->job.trial.value, next->job.attempt,
-                         next->pack->study.value);
-  asio::post(main_, [this, assignment = std::move(*next)] { train(assignment); });
+  const Header header = held_.next_header();
+  if (pack_open_ || header == nullptr) return;
+  std::vector<SessionTrial> trials = begin(*header, static_cast<std::size_t>(options_.pack));
+  if (trials.empty()) return;
+  pack_open_ = true;
+  logger("worker")->debug("pack begun study={} trials={}", header->study.value, trials.size());
+  asio::post(main_, [this, header, trials = std::move(trials)]() mutable { train(header, std::move(trials)); });
+}
+
+std::vector<SessionTrial> WorkerClient::Impl::begin(const protocol::PackHeader& header, std::size_t room) {
+  const auto pack = static_cast<std::size_t>(options_.pack);
+  if (over_ || failure_ || leaving_ || held_.training() >= pack) return {};
+  std::vector<SessionTrial> trials = held_.begin(header, std::min(room, pack - held_.training()));
+  for (const SessionTrial& trial : trials) {
+    logger("worker")->debug("trial begun trial={} attempt={} study={}", trial.job.trial.value, trial.job.attempt, header.study.value);
+  }
+  return trials;
 }
 
 void WorkerClient::Impl::on_epoch(const Held& what, const EpochReport& report) {
@@ -400,15 +424,21 @@ void WorkerClient::Impl::on_epoch(const Held& what, const EpochReport& report) {
 
 void WorkerClient::Impl::on_trained(TrialOutcome outcome) {
   const Held what{outcome.trial, outcome.attempt};
+  const InTraining* trial = held_.find_training(what);
+  if (trial == nullptr) return;
   const bool untrained = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
-  if (untrained && stopped_to_leave_ && !cancelled_) {
-    held_.drop_training();
+  if (untrained && trial->giving_back && trial->cancelled.empty()) {
+    held_.drop_training(what);
     give_back({what});
   } else {
-    if (outcome.outcome == Outcome::cancelled && cancelled_) outcome.error = *cancelled_;
+    if (outcome.outcome == Outcome::cancelled && !trial->cancelled.empty()) outcome.error = trial->cancelled;
     finish_trial(std::move(outcome));
   }
-  grace_.cancel();
+  end_if_done();
+}
+
+void WorkerClient::Impl::on_pack_ended() {
+  pack_open_ = false;
   train_next();
   end_if_done();
 }
@@ -429,11 +459,13 @@ void WorkerClient::Impl::finish_trial(TrialOutcome outcome) {
     outcome = std::move(failed);
   }
   if (outcome.score) {
-    logger("worker")->info("trial ended trial={} attempt={} outcome={} dev_score={:.4f} train_s={:.3f}", what.trial.value,
-                           what.attempt, name_of(outcome.outcome), outcome.score->dev_score, outcome.score->train_s);
+    logger("worker")->debug("trial ended trial={} attempt={} outcome={} dev_score={:.4f} train_s={:.3f}", what.trial.value,
+                            what.attempt, name_of(outcome.outcome), outcome.score->dev_score, outcome.score->train_s);
   } else {
-    logger("worker")->info("trial ended trial={} attempt={} outcome={} error=\"{}\"", what.trial.value, what.attempt,
-                           name_of(outcome.outcome), outcome.error);
+    const bool expected = outcome.outcome == Outcome::cancelled;
+    logger("worker")->log(expected ? spdlog::level::debug : spdlog::level::warn,
+                          "trial ended trial={} attempt={} outcome={} error=\"{}\"", what.trial.value, what.attempt,
+                          name_of(outcome.outcome), outcome.error);
   }
   held_.finish(outcome);
   send(protocol::Result{std::move(outcome)});
@@ -455,20 +487,18 @@ void WorkerClient::Impl::on_leave(const std::string& reason) {
   if (leaving_ || over_) return;
   leaving_ = reason;
   logger("worker")->info("leaving reason=\"{}\" waiting={} training={} grace_s={}", reason, held_.waiting(),
-                         held_.training().has_value(), std::chrono::duration<double>(options_.grace).count());
+                         held_.training(), std::chrono::duration<double>(options_.grace).count());
   send(protocol::Leaving{reason});
   give_back(held_.take_waiting());
   grace_.expires_after(options_.grace);
   grace_.async_wait([this](boost::system::error_code error) {
-    if (error || !held_.training()) return;
-    stopped_to_leave_ = true;
-    held_.stop_training();
+    if (!error) held_.stop_training();
   });
   end_if_done();
 }
 
 void WorkerClient::Impl::end_if_done() {
-  if (over_ || failure_ || held_.training() || (!leaving_ && !draining_)) return;
+  if (over_ || failure_ || pack_open_ || (!leaving_ && !draining_)) return;
   if (held_.empty()) return finish();
   if (held_.waiting() > 0 || waiting_for_acks_) return;
   waiting_for_acks_ = true;

@@ -1,14 +1,11 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
 #include <memory>
-#include <stop_token>
 #include <string>
 
-#include "space/trial.h"
 #include "workers/client/daemon_url.h"
-#include "workers/protocol/messages.h"
+#include "workers/client/pack_session.h"
 
 namespace fusion {
 
@@ -17,9 +14,10 @@ struct WorkerClientOptions {
   std::string token;          ///< sent as `Authorization: Bearer` where it is not empty
   std::string name;           ///< unique per process; empty: "<host>-<pid>"
   std::string device = "cpu";
-  int slots = 1;              ///< trials to hold at once; more than one hides the way to the daemon and back
+  int pack = 1;               ///< trials in training at once
+  int slots = 1;              ///< trials to hold at once, in training or waiting; at least `pack`; twice that hides the way to the daemon and back
   std::string torch_version;  ///< stands with each score
-  /// How long the trial in training may go on after a request to leave, before it is stopped and given back.
+  /// How long trials in training may go on after a request to leave, before they are stopped and given back.
   std::chrono::milliseconds grace{0};
   /// How long leaving may wait for acknowledgements (and for a daemon that is away) once nothing is in training, and then for
   /// the answer to the good-bye.
@@ -30,18 +28,13 @@ struct WorkerClientOptions {
   bool handle_signals = true;
 };
 
-/// Trains one trial. Called on the thread of `WorkerClient::run`, one at a time. It should look at the token once per batch and
-/// answer `cancelled` when it stopped for it; `on_epoch` may be called from that thread. Whatever it throws is a failed trial
-/// (std::bad_alloc: one that ran out of memory) with the exception's text.
-using TrainFunction = std::function<TrialOutcome(const protocol::Pack& pack, const TrialJob& job, std::stop_token stop,
-                                                 const std::function<void(const EpochReport&)>& on_epoch)>;
-
-/// A worker's side of the protocol (docs/protocol.md): connects out to the daemon, for ever, takes packs, has them trained one trial
-/// after the other, and keeps every result until the daemon acknowledged it, over any number of connections.
+/// A worker's side of the protocol (docs/protocol.md): connects out to the daemon, for ever, takes trials, has `pack` of them trained
+/// together (workers/client/pack_session.h), sends each result as soon as there is one, and keeps it until the daemon acknowledged it,
+/// over any number of connections.
 ///
 /// Two threads that talk by posting values. The I/O thread, started by `run`, owns the connection, what is held and every
-/// timer, so heartbeats go out while a trial trains; the thread that calls `run` trains. A lost connection stops no training: after
-/// the reconnect the daemon says what is not wanted any more.
+/// timer, so heartbeats go out while trials train; the thread that calls `run` trains. What waits takes the room of what ended
+/// without a word to the daemon. A lost connection stops no training: after the reconnect the daemon says what is not wanted any more.
 class WorkerClient {
  public:
   /// Fills empty fields of the options.
@@ -54,7 +47,7 @@ class WorkerClient {
   /// Throws ProtocolError if the daemon refuses this worker, ConfigError if it refuses the token; with the daemon's sentence.
   void run();
 
-  /// Gives back what has not begun, lets the trial in training end within the grace or gives it back too, waits for
+  /// Gives back what has not begun, lets the trials in training end within the grace or gives them back too, waits for
   /// acknowledgements, says good-bye. Any thread, any time, also before `run`.
   void leave(const std::string& reason);
 

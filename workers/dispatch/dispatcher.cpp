@@ -215,6 +215,7 @@ nlohmann::json Dispatcher::workers_json() const {
                     {"host", worker.hello.host},
                     {"pid", worker.hello.pid},
                     {"device", worker.hello.device},
+                    {"pack", worker.hello.pack},
                     {"slots", worker.hello.slots},
                     {"code_version", worker.hello.code_version},
                     {"torch_version", worker.hello.torch_version},
@@ -238,7 +239,8 @@ void Dispatcher::schedule_pump() {
   });
 }
 
-// Trials are spread over workers by load; all that one worker gets of one study goes out as one pack.
+// Each turn gives the worker that has least before it an equal share of what is queued, at most what fills its pack or, when that is full,
+// its slots. All that one worker gets of one study goes out as one pack.
 void Dispatcher::pump() {
   std::map<std::pair<std::string, StudyId>, std::vector<TrialId>> packs;
   const bool granting = !stopped_ && !draining_ && clock_.steady() >= retry_at_;
@@ -249,7 +251,7 @@ void Dispatcher::pump() {
     Worker* worker = least_loaded(candidates);
     if (worker == nullptr) break;
     const std::size_t share = (queues_.ready(*study) + candidates - 1) / candidates;
-    const std::vector<TrialId> taken = queues_.take(*study, std::min(free_slots(*worker), share));
+    const std::vector<TrialId> taken = queues_.take(*study, std::min(room(*worker), share));
     worker->granting += taken.size();
     worker->served = ++turn_;
     auto& pack = packs[{worker->hello.name, *study}];
@@ -263,9 +265,20 @@ void Dispatcher::pump() {
 
 std::size_t Dispatcher::free_slots(const Worker& worker) const {
   if (!worker.session || !worker.id || worker.leaving || draining_) return 0;
-  const std::size_t used = leases_.count(worker.hello.name) + worker.granting + worker.adopting + worker.unacked.size();
+  const std::size_t used = used_slots(worker);
   const auto slots = static_cast<std::size_t>(worker.hello.slots);
   return used >= slots ? 0 : slots - used;
+}
+
+std::size_t Dispatcher::used_slots(const Worker& worker) const {
+  return leases_.count(worker.hello.name) + worker.granting + worker.adopting + worker.unacked.size();
+}
+
+// What it could begin at once; if that is nothing, what it could hold.
+std::size_t Dispatcher::room(const Worker& worker) const {
+  const auto pack = static_cast<std::size_t>(worker.hello.pack);
+  const std::size_t used = used_slots(worker);
+  return used < pack ? std::min(pack - used, free_slots(worker)) : free_slots(worker);
 }
 
 // A worker that is silent gets nothing new; one that just handed in most of a pack soon has more room than now.
@@ -274,12 +287,11 @@ bool Dispatcher::may_grant(const Worker& worker) const {
   return free > 0 && free >= worker.unacked.size() && clock_.steady() - worker.heard < options_.lease;
 }
 
-// Smallest part of its slots taken, then fewest slots, then served longest ago.
+// Fewest packs to train, then smallest pack, then served longest ago.
 Dispatcher::Worker* Dispatcher::least_loaded(std::size_t& candidates) {
   Worker* best = nullptr;
   const auto rank = [this](const Worker& worker) {
-    const double free = static_cast<double>(free_slots(worker));
-    return std::tuple(-free / worker.hello.slots, worker.hello.slots, worker.served);
+    return std::tuple(static_cast<double>(used_slots(worker)) / worker.hello.pack, worker.hello.pack, worker.served);
   };
   for (auto& [name, worker] : workers_) {
     if (!may_grant(worker)) continue;
@@ -348,8 +360,8 @@ void Dispatcher::deliver(Worker& worker, StudyId study, std::vector<TrialJob> jo
     logger("dispatch")->debug("trial leased trial={} study={} worker={} attempt={} lease_s={}", job.trial.value, study.value,
                               worker.hello.name, job.attempt, seconds_text(options_.lease));
   }
-  send(worker.hello.name,
-       protocol::Pack{study, known->dataset_path, known->dataset_digest, known->training, std::move(jobs)});
+  const protocol::PackHeader header{study, known->dataset_path, known->dataset_digest, known->training, known->order_seed};
+  send(worker.hello.name, protocol::Pack{header, std::move(jobs)});
 }
 
 void Dispatcher::put_back(const std::vector<TrialId>& trials) {
@@ -418,8 +430,8 @@ void Dispatcher::joined(const std::string& name, const std::shared_ptr<WorkerSes
   }
   worker.id = id;
   const protocol::Hello& hello = worker.hello;
-  logger("dispatch")->info("worker joined worker={} id={} host={} device={} slots={} held={}", name, id.value, hello.host,
-                           hello.device, hello.slots, leases_.count(name));
+  logger("dispatch")->info("worker joined worker={} id={} host={} device={} pack={} slots={} held={}", name, id.value,
+                           hello.host, hello.device, hello.pack, hello.slots, leases_.count(name));
   const auto seconds = [](std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); };
   send(name, protocol::Welcome{id, seconds(options_.lease), seconds(options_.heartbeat), FUSION_VERSION});
   if (draining_) send(name, protocol::Drain{*draining_});

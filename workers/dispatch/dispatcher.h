@@ -63,6 +63,11 @@ struct DispatchOptions {
 
 /// Hands queued trials to connected workers and takes back what becomes of them.
 ///
+/// A worker says how many trials it trains at once (`pack`) and how many it wants to hold (`slots`): what waits there begins without a
+/// word to the daemon. Nobody is given a trial to hold while another worker could begin it, and what is left is shared so that each has
+/// equally many packs to train. Few trials at the end of a step are thus spread over all workers with room. A worker that comes free when
+/// nothing is queued any more idles no longer than the others take for what they were given: `slots` trials each, two packs by default.
+///
 /// Nothing is sent before it is on disk: a pack leaves after its leases are committed, an acknowledgement after the result.
 /// Every change of a trial is one function of the store, posted in the order things happened; answers come back in that order,
 /// so whatever this class believes is at worst older than the store, never different.
@@ -148,6 +153,8 @@ class Dispatcher {
   void schedule_pump();
   void pump();
   std::size_t free_slots(const Worker& worker) const;
+  std::size_t used_slots(const Worker& worker) const;
+  std::size_t room(const Worker& worker) const;
   bool may_grant(const Worker& worker) const;
   Worker* least_loaded(std::size_t& candidates);
   void grant(Worker& worker, StudyId study, std::vector<TrialId> trials);

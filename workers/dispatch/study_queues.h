@@ -23,6 +23,7 @@ struct DispatchStudy {
   bool paused = false;  ///< nothing new is leased; what runs may end
   std::string dataset_path, dataset_digest;
   TrainingOptions training;
+  std::uint64_t order_seed = 0;  ///< of the order of rows
 };
 
 /// Which trial is next: per study first those that were leased before, by ask_index, then new ones in the order they came.

@@ -59,6 +59,7 @@ json put(const Hello& m) {
           {"host", m.host},
           {"pid", m.pid},
           {"device", m.device},
+          {"pack", m.pack},
           {"slots", m.slots},
           {"code_version", m.code_version},
           {"torch_version", m.torch_version},
@@ -127,6 +128,7 @@ json put(const Pack& m) {
           {"dataset_path", m.dataset_path},
           {"dataset_digest", m.dataset_digest},
           {"training", m.training.to_json()},
+          {"order_seed", m.order_seed},
           {"trials", std::move(trials)}};
 }
 
@@ -197,7 +199,9 @@ Message take_hello(JsonReader& reader) {
   m.host = short_name(reader, "host");
   m.pid = reader.integer("pid", 0, std::numeric_limits<std::int64_t>::max());
   m.device = short_name(reader, "device");
+  m.pack = static_cast<int>(reader.integer("pack", 1, kMaxSlots));
   m.slots = static_cast<int>(reader.integer("slots", 1, kMaxSlots));
+  if (m.pack > m.slots) reader.fail("pack", "is larger than slots, which is " + std::to_string(m.slots));
   m.code_version = short_name(reader, "code_version");
   m.torch_version = short_name(reader, "torch_version");
   m.held = held_at(reader);
@@ -300,6 +304,7 @@ Message take_pack(JsonReader& reader) {
   m.dataset_digest = short_name(reader, "dataset_digest");
   JsonReader training = reader.object("training", true);
   m.training = TrainingOptions::read(training);
+  m.order_seed = static_cast<std::uint64_t>(reader.integer("order_seed", 0, kMaxSeed));
   for (JsonReader& element : bounded_list(reader, "trials", kMaxHeld)) m.trials.push_back(take_job(element));
   reader.finish();
   return m;

@@ -14,7 +14,7 @@
 namespace fusion::protocol {
 
 /// Raised when a message changes meaning. A worker with another version is refused.
-inline constexpr int kVersion = 1;
+inline constexpr int kVersion = 2;
 
 /// A trial by attempt: the unit of holding, giving back and cancelling.
 struct Held {
@@ -32,7 +32,8 @@ struct Hello {
   std::string host;
   std::int64_t pid = 0;
   std::string device;  ///< "cpu", "cuda:0"
-  int slots = 1;       ///< trials it wants to hold at once
+  int pack = 1;        ///< trials it trains at once
+  int slots = 1;       ///< trials it wants to hold at once, in training or waiting; at least `pack`
   std::string code_version, torch_version;
   std::vector<Held> held;
   bool operator==(const Hello&) const = default;
@@ -78,12 +79,17 @@ struct Refused {
   std::string error;
   bool operator==(const Refused&) const = default;
 };
-/// A lease: one or many trials of one study, trained together.
-struct Pack {
+/// What the trials of a pack share. Trials with equal headers may be trained together, whichever pack brought them.
+struct PackHeader {
   StudyId study;
   std::string dataset_path;    ///< the feature manifest, absolute
   std::string dataset_digest;  ///< what the manifest must have; else every trial of the pack fails with a sentence
   TrainingOptions training;
+  std::uint64_t order_seed = 0;  ///< of the order of rows: one per study (space/trial.h); below 2^53
+  bool operator==(const PackHeader&) const = default;
+};
+/// A lease: one or many trials of one study.
+struct Pack : PackHeader {
   std::vector<TrialJob> trials;
   bool operator==(const Pack&) const = default;
 };

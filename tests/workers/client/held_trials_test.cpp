@@ -41,25 +41,68 @@ Epoch epoch(std::int64_t trial, int number) {
   return epoch;
 }
 
-TEST(HeldTrialsTest, TrainsOneAfterTheOtherInTheOrderGiven) {
+std::vector<SessionTrial> begin(HeldTrials& trials, std::size_t count = 1) {
+  const auto header = trials.next_header();
+  return header == nullptr ? std::vector<SessionTrial>{} : trials.begin(*header, count);
+}
+
+TEST(HeldTrialsTest, TrainsInTheOrderGiven) {
   HeldTrials trials;
+  EXPECT_EQ(trials.next_header(), nullptr);
   EXPECT_EQ(trials.add(pack_of({5, 3, 9})), 3u);
-  const auto first = trials.begin_next();
-  ASSERT_TRUE(first);
-  EXPECT_EQ(first->job.trial, TrialId{5});
-  EXPECT_EQ(first->pack->study, StudyId{1});
-  EXPECT_FALSE(trials.begin_next()) << "one is in training";
+  EXPECT_EQ(trials.next_header()->study, StudyId{1});
+  const auto first = begin(trials, 2);
+  ASSERT_EQ(first.size(), 2u);
+  EXPECT_EQ(first[0].job.trial, TrialId{5});
+  EXPECT_EQ(first[1].job.trial, TrialId{3});
+  EXPECT_EQ(trials.training(), 2u);
   trials.finish(failed(5));
-  EXPECT_EQ(trials.begin_next()->job.trial, TrialId{3});
+  EXPECT_EQ(trials.training(), 1u);
+  EXPECT_EQ(begin(trials, 8).at(0).job.trial, TrialId{9});
+  EXPECT_EQ(trials.next_header(), nullptr);
   EXPECT_THAT(trials.held(), ElementsAre(held(5), held(3), held(9)));
+}
+
+TEST(HeldTrialsTest, EqualHeadersTrainTogetherAndNoStudyPassesAnother) {
+  HeldTrials trials;
+  trials.add(pack_of({1, 2}));
+  trials.add(pack_of({3}));
+  protocol::Pack other = pack_of({4});
+  other.study = StudyId{2};
+  trials.add(other);
+  trials.add(pack_of({5}));
+  const auto header = trials.next_header();
+  EXPECT_EQ(trials.begin(*header, 8).size(), 3u) << "over the borders of packs, up to the other study";
+  EXPECT_THAT(trials.begin(*header, 8), IsEmpty());
+  EXPECT_EQ(trials.next_header()->study, StudyId{2});
+  EXPECT_EQ(begin(trials, 8).size(), 1u);
+  EXPECT_EQ(trials.begin(*header, 8).size(), 1u);
+}
+
+TEST(HeldTrialsTest, EachTrialIsStoppedAlone) {
+  HeldTrials trials;
+  trials.add(pack_of({1, 2, 3}));
+  const auto running = begin(trials, 2);
+  EXPECT_TRUE(trials.cancel(held(2), "a reason"));
+  EXPECT_FALSE(trials.cancel(held(3), "it waits"));
+  EXPECT_FALSE(running[0].cancel.stop_requested());
+  EXPECT_TRUE(running[1].cancel.stop_requested());
+  EXPECT_FALSE(running[1].prune.stop_requested());
+  EXPECT_EQ(trials.find_training(held(2))->cancelled, "a reason");
+  EXPECT_EQ(trials.find_training(held(3)), nullptr);
+  trials.stop_training();
+  EXPECT_TRUE(running[0].cancel.stop_requested());
+  EXPECT_TRUE(trials.find_training(held(1))->giving_back);
+  trials.drop_training(held(1));
+  EXPECT_THAT(trials.held(), ElementsAre(held(2), held(3)));
 }
 
 TEST(HeldTrialsTest, APackThatComesTwiceIsHeldOnce) {
   HeldTrials trials;
   trials.add(pack_of({1, 2, 3}));
-  trials.begin_next();
+  begin(trials);
   trials.finish(failed(1));
-  trials.begin_next();
+  begin(trials);
   EXPECT_EQ(trials.add(pack_of({1, 2, 3, 4, 4})), 1u);
   EXPECT_EQ(trials.add(pack_of({1}, 2)), 1u) << "another attempt is another thing";
   EXPECT_THAT(trials.held(), ElementsAre(held(1), held(2), held(3), held(4), held(1, 2)));
@@ -68,7 +111,7 @@ TEST(HeldTrialsTest, APackThatComesTwiceIsHeldOnce) {
 TEST(HeldTrialsTest, KeepsReportsUntilTheyAreAcknowledged) {
   HeldTrials trials;
   trials.add(pack_of({1}));
-  trials.begin_next();
+  begin(trials);
   EXPECT_TRUE(trials.add_epoch(epoch(1, 1)));
   EXPECT_TRUE(trials.add_epoch(epoch(1, 2)));
   EXPECT_FALSE(trials.add_epoch(epoch(2, 1))) << "not in training";
@@ -86,13 +129,13 @@ TEST(HeldTrialsTest, KeepsReportsUntilTheyAreAcknowledged) {
 TEST(HeldTrialsTest, WhatIsGivenBackIsForgotten) {
   HeldTrials trials;
   trials.add(pack_of({1, 2, 3}));
-  const auto running = trials.begin_next();
+  const auto running = begin(trials);
   trials.add_epoch(epoch(1, 1));
   EXPECT_THAT(trials.take_waiting(), ElementsAre(held(2), held(3)));
-  EXPECT_FALSE(running->stop.stop_requested());
+  EXPECT_FALSE(running[0].cancel.stop_requested());
   trials.stop_training();
-  EXPECT_TRUE(running->stop.stop_requested());
-  trials.drop_training();
+  EXPECT_TRUE(running[0].cancel.stop_requested());
+  trials.drop_training(held(1));
   EXPECT_TRUE(trials.empty());
   EXPECT_THAT(trials.held(), IsEmpty());
   EXPECT_THAT(trials.unacknowledged(), IsEmpty());

@@ -14,14 +14,19 @@ int main(int argc, char** argv) {
   fusion::WorkerClientOptions options;
   options.url = fusion::parse_daemon_url(argc > 1 ? argv[1] : "");
   options.grace = std::chrono::milliseconds(argc > 2 ? std::atoi(argv[2]) : 0);
-  const auto train = [](const fusion::protocol::Pack&, const fusion::TrialJob&, std::stop_token stop, const auto& on_epoch) {
-    fusion::EpochReport report;
-    report.epoch = 1;
-    on_epoch(report);
-    for (int i = 0; i < 12'000 && !stop.stop_requested(); ++i) std::this_thread::sleep_for(10ms);
-    fusion::TrialOutcome outcome;
-    outcome.outcome = fusion::Outcome::cancelled;
-    return outcome;
+  const auto train = [](fusion::PackSession& session) {
+    for (auto trials = session.trials(); !trials.empty(); trials = session.more(1)) {
+      const fusion::SessionTrial& trial = trials.front();
+      fusion::EpochReport report;
+      report.epoch = 1;
+      session.on_epoch(trial.job, report);
+      for (int i = 0; i < 12'000 && !trial.cancel.stop_requested(); ++i) std::this_thread::sleep_for(10ms);
+      fusion::TrialOutcome outcome;
+      outcome.trial = trial.job.trial;
+      outcome.attempt = trial.job.attempt;
+      outcome.outcome = fusion::Outcome::cancelled;
+      session.on_end(std::move(outcome));
+    }
   };
   try {
     fusion::WorkerClient(options, train).run();

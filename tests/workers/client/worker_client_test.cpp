@@ -68,6 +68,23 @@ TrialOutcome stopped() {
   return outcome;
 }
 
+/// Trains one trial.
+using TrainOne =
+    std::function<TrialOutcome(const TrialJob& job, std::stop_token cancel, const std::function<void(const EpochReport&)>& on_epoch)>;
+
+/// One trial after the other.
+TrainFunction one_by_one(TrainOne train) {
+  return [train](PackSession& session) {
+    for (std::vector<SessionTrial> trials = session.trials(); !trials.empty(); trials = session.more(1)) {
+      const SessionTrial& trial = trials.front();
+      TrialOutcome outcome = train(trial.job, trial.cancel, [&](const EpochReport& report) { session.on_epoch(trial.job, report); });
+      outcome.trial = trial.job.trial;
+      outcome.attempt = trial.job.attempt;
+      session.on_end(std::move(outcome));
+    }
+  };
+}
+
 /// Trains until it is told to finish, or to stop: what a real trial does between two batches.
 class FakeTrainer {
  public:
@@ -100,9 +117,9 @@ class RunningWorker {
   RunningWorker(const ScriptedDaemon& daemon, FakeTrainer& trainer, WorkerClientOptions options = {})
       : RunningWorker(
             daemon,
-            [&trainer](const protocol::Pack&, const TrialJob& job, std::stop_token stop, const auto& on_epoch) {
+            one_by_one([&trainer](const TrialJob& job, std::stop_token stop, const auto& on_epoch) {
               return trainer(job, stop, on_epoch);
-            },
+            }),
             std::move(options)) {}
   ~RunningWorker() {
     if (!thread_.joinable()) return;
@@ -486,13 +503,13 @@ TEST(WorkerClientTest, LeavingWithoutADaemonEndsAtOnce) {
 
 TEST(WorkerClientTest, WhatTheTrainerThrowsIsAFailedTrial) {
   ScriptedDaemon daemon;
-  const auto train = [](const protocol::Pack&, const TrialJob& job, std::stop_token, const auto&) -> TrialOutcome {
+  const auto train = [](const TrialJob& job, std::stop_token, const auto&) -> TrialOutcome {
     if (job.trial.value == 1) throw DataError("/data/features.json: its digest is another one");
     if (job.trial.value == 2) throw std::bad_alloc();
     if (job.trial.value == 3) throw 42;
     return completed(0.75);
   };
-  RunningWorker worker(daemon, train);
+  RunningWorker worker(daemon, one_by_one(train));
   daemon.welcome();
   daemon.send(pack_of({1, 2, 3, 4}));
   const TrialOutcome first = daemon.expect<Result>().outcome;
@@ -506,7 +523,7 @@ TEST(WorkerClientTest, WhatTheTrainerThrowsIsAFailedTrial) {
 
 TEST(WorkerClientTest, WhatTheDaemonWouldRefuseIsNotSent) {
   ScriptedDaemon daemon;
-  const auto train = [](const protocol::Pack&, const TrialJob& job, std::stop_token, const auto& on_epoch) {
+  const auto train = [](const TrialJob& job, std::stop_token, const auto& on_epoch) {
     EpochReport report;
     report.epoch = 1;
     report.train_loss = std::numeric_limits<double>::quiet_NaN();
@@ -516,7 +533,7 @@ TEST(WorkerClientTest, WhatTheDaemonWouldRefuseIsNotSent) {
     TrialOutcome outcome;  // completed, and no score
     return outcome;
   };
-  RunningWorker worker(daemon, train);
+  RunningWorker worker(daemon, one_by_one(train));
   daemon.welcome();
   daemon.send(pack_of({1, 2, 3}));
   for (int i = 0; i < 3; ++i) {
@@ -524,6 +541,214 @@ TEST(WorkerClientTest, WhatTheDaemonWouldRefuseIsNotSent) {
     EXPECT_EQ(outcome.outcome, Outcome::failed);
     EXPECT_THAT(outcome.error, HasSubstr("not legal"));
   }
+}
+
+/// Trains a pack in steps of 1 ms, all trials at once; those that may finish do, and new ones take their places.
+class PackTrainer {
+ public:
+  void operator()(PackSession& session) {
+    ++packs_;
+    std::vector<SessionTrial> trials = session.trials();
+    for (const SessionTrial& trial : trials) begin(session, trial);
+    while (!trials.empty()) {
+      std::size_t room = 0;
+      std::erase_if(trials, [&](const SessionTrial& trial) {
+        const bool ends = trial.cancel.stop_requested() || may_finish(trial.job.trial.value);
+        if (ends) {
+          TrialOutcome outcome = trial.cancel.stop_requested() ? stopped() : completed(0.5);
+          outcome.trial = trial.job.trial;
+          outcome.attempt = trial.job.attempt;
+          session.on_end(outcome);
+          session.on_end(outcome);  // once too often: dropped
+          ++room;
+        }
+        return ends;
+      });
+      if (room > 0) {
+        for (const SessionTrial& trial : session.more(100)) {
+          begin(session, trial);
+          trials.push_back(trial);
+        }
+        most_ = std::max<std::size_t>(most_, trials.size());
+      }
+      std::this_thread::sleep_for(1ms);
+    }
+  }
+  void finish(std::initializer_list<std::int64_t> trials) {
+    const std::lock_guard lock(mutex_);
+    finished_.insert(trials);
+  }
+  int packs() const { return packs_; }
+  std::size_t most() const { return most_; }
+
+ private:
+  void begin(PackSession& session, const SessionTrial& trial) {
+    EpochReport report;
+    report.epoch = 1;
+    session.on_epoch(trial.job, report);
+  }
+  bool may_finish(std::int64_t trial) {
+    const std::lock_guard lock(mutex_);
+    return finished_.contains(trial);
+  }
+  std::mutex mutex_;
+  std::set<std::int64_t> finished_;
+  std::atomic<int> packs_{0};
+  std::atomic<std::size_t> most_{0};
+};
+
+/// A worker that trains up to four trials together.
+class WorkerClientPackTest : public ::testing::Test {
+ protected:
+  WorkerClientPackTest() {
+    WorkerClientOptions options;
+    options.pack = 4;
+    options.slots = 8;
+    worker_.emplace(daemon_, [this](PackSession& session) { trainer_(session); }, options);
+    const Hello hello = daemon_.welcome();
+    EXPECT_EQ(hello.pack, 4);
+    EXPECT_EQ(hello.slots, 8);
+  }
+  std::set<std::int64_t> begun(int count) {
+    std::set<std::int64_t> trials;
+    for (int i = 0; i < count; ++i) trials.insert(daemon_.expect<Epoch>().trial.value);
+    return trials;
+  }
+  std::int64_t result() {
+    const auto result = daemon_.expect<Result>();
+    EXPECT_EQ(result.outcome.outcome, Outcome::completed);
+    daemon_.send(ack_of(result));
+    return result.outcome.trial.value;
+  }
+  ScriptedDaemon daemon_;
+  PackTrainer trainer_;
+  std::optional<RunningWorker> worker_;
+};
+
+TEST_F(WorkerClientPackTest, TrainsTogetherReportsEachAtItsEndAndRefillsFromWhatWaits) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5, 6}));
+  EXPECT_THAT(begun(4), ElementsAre(1, 2, 3, 4));
+  trainer_.finish({3});
+  EXPECT_EQ(result(), 3) << "while the others train on";
+  EXPECT_THAT(begun(1), ElementsAre(5)) << "without a word to the daemon";
+  trainer_.finish({1, 2});
+  EXPECT_EQ(result() + result(), 3);
+  EXPECT_THAT(begun(1), ElementsAre(6));
+  daemon_.send(pack_of({7}));  // comes while the session runs: it joins
+  trainer_.finish({4});
+  EXPECT_EQ(result(), 4);
+  EXPECT_THAT(begun(1), ElementsAre(7));
+  trainer_.finish({5, 6, 7});
+  std::set<std::int64_t> rest{result(), result(), result()};
+  EXPECT_THAT(rest, ElementsAre(5, 6, 7));
+  EXPECT_EQ(trainer_.packs(), 1);
+  EXPECT_LE(trainer_.most(), 4u) << "the trainer asked for a hundred";
+}
+
+TEST_F(WorkerClientPackTest, AnotherStudyWaitsForTheEndOfThePack) {
+  protocol::Pack other = pack_of({9});
+  other.study = StudyId{5};
+  daemon_.send(pack_of({1, 2}));
+  begun(2);
+  daemon_.send(other);
+  daemon_.send(pack_of({3}));
+  trainer_.finish({1, 3, 9});
+  EXPECT_EQ(result(), 1);
+  trainer_.finish({2});
+  EXPECT_EQ(result(), 2);
+  EXPECT_THAT(begun(1), ElementsAre(9)) << "it came before trial 3";
+  EXPECT_EQ(result(), 9);
+  EXPECT_THAT(begun(1), ElementsAre(3));
+  EXPECT_EQ(result(), 3);
+  EXPECT_EQ(trainer_.packs(), 3);
+}
+
+TEST_F(WorkerClientPackTest, CancelStopsOneOfThePackAndOneThatWaits) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5, 6}));
+  begun(4);
+  daemon_.send(Cancel{{held(5), held(2)}, "not wanted"});
+  std::set<std::int64_t> cancelled;
+  while (cancelled.size() < 2) {
+    const auto end = daemon_.expect<Result>();
+    EXPECT_EQ(end.outcome.outcome, Outcome::cancelled);
+    EXPECT_EQ(end.outcome.error, "not wanted");
+    cancelled.insert(end.outcome.trial.value);
+  }
+  EXPECT_THAT(cancelled, ElementsAre(2, 5));
+  EXPECT_THAT(begun(1), ElementsAre(6));
+  trainer_.finish({1});
+  EXPECT_EQ(result(), 1);
+}
+
+TEST_F(WorkerClientPackTest, LeavingGivesBackEveryTrialThatDidNotEnd) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5, 6}));
+  begun(4);
+  daemon_.send(Cancel{{held(3)}, "not wanted"});
+  EXPECT_EQ(daemon_.expect<Result>().outcome.trial, TrialId{3});
+  begun(1);
+  worker_->leave();
+  daemon_.expect<Leaving>();
+  EXPECT_THAT(daemon_.expect<GiveBack>().held, ElementsAre(held(6)));
+  std::set<std::int64_t> back;
+  for (int i = 0; i < 4; ++i) back.insert(daemon_.expect<GiveBack>().held.at(0).trial.value);
+  EXPECT_THAT(back, ElementsAre(1, 2, 4, 5));
+  daemon_.send(Ack{"result", TrialId{3}, 1, 0, true});
+  daemon_.expect_close();
+  EXPECT_EQ(worker_->end(), "");
+}
+
+TEST_F(WorkerClientPackTest, DrainTrainsWhatWaitsToo) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5}));
+  begun(4);
+  daemon_.send(Drain{"enough"});
+  daemon_.expect<Leaving>();
+  trainer_.finish({1});
+  EXPECT_EQ(result(), 1);
+  begun(1);
+  trainer_.finish({2, 3, 4, 5});
+  for (int i = 0; i < 4; ++i) result();
+  daemon_.expect_close();
+  EXPECT_EQ(worker_->end(), "");
+}
+
+TEST_F(WorkerClientPackTest, APackGoesOnWithoutAConnection) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5}));
+  begun(4);
+  daemon_.hang_up();
+  trainer_.finish({1, 2});
+  EXPECT_THAT(daemon_.welcome().held.size(), 5u);
+  std::set<std::int64_t> results;
+  while (results.size() < 2) {
+    const protocol::Message message = daemon_.receive();
+    if (const auto* end = std::get_if<Result>(&message)) results.insert(end->outcome.trial.value);
+  }
+  EXPECT_THAT(results, ElementsAre(1, 2));
+}
+
+TEST(WorkerClientTest, WhatTheTrainerThrowsIsTheEndOfEveryTrialOfThePack) {
+  ScriptedDaemon daemon;
+  WorkerClientOptions options;
+  options.pack = 2;
+  const auto train = [](PackSession& session) {
+    if (session.trials().front().job.trial == TrialId{4}) return;  // ends nothing
+    TrialOutcome outcome = completed(0.5);
+    outcome.trial = TrialId{1};
+    outcome.attempt = 1;
+    session.on_end(outcome);
+    session.more(1);
+    throw DataError("the features are gone");
+  };
+  RunningWorker worker(daemon, train, options);
+  daemon.welcome();
+  daemon.send(pack_of({1, 2, 3, 4}));
+  EXPECT_EQ(daemon.expect<Result>().outcome.outcome, Outcome::completed);
+  for (const std::int64_t trial : {2, 3}) {
+    const TrialOutcome outcome = daemon.expect<Result>().outcome;
+    EXPECT_EQ(outcome.trial, TrialId{trial});
+    EXPECT_EQ(outcome.outcome, Outcome::failed);
+    EXPECT_EQ(outcome.error, "the features are gone");
+  }
+  EXPECT_THAT(daemon.expect<Result>().outcome.error, HasSubstr("without a word"));
 }
 
 TEST(WorkerClientTest, WaitsForADaemonThatComesLater) {

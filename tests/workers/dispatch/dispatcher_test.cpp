@@ -397,6 +397,61 @@ TEST(DispatcherTest, TrialsAreSpreadOverWorkers) {
   EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 36u);
 }
 
+/// How many trials each of these workers has been sent, by now.
+std::map<std::string, std::size_t> spread(Harness& h) {
+  h.wait_until([&] { return h.dispatcher->outstanding(StudyId{1}).queued == 0; });
+  h.on_store([](Store&) {});
+  std::map<std::string, std::size_t> counts;
+  for (const auto& worker : h.on_io([&] { return h.dispatcher->workers_json(); })) {
+    counts[worker.at("name")] = worker.at("held").size();
+  }
+  return counts;
+}
+
+TEST(DispatcherTest, FewTrialsAreBegunEverywhereBeforeAnyWaits) {
+  using Counts = std::map<std::string, std::size_t>;
+  const std::vector<std::pair<int, Counts>> cases{{3, {{"a", 1}, {"b", 1}, {"c", 1}}},
+                                                  {8, {{"a", 3}, {"b", 3}, {"c", 2}}},
+                                                  {12, {{"a", 4}, {"b", 4}, {"c", 4}}},
+                                                  {15, {{"a", 5}, {"b", 5}, {"c", 5}}},
+                                                  {24, {{"a", 8}, {"b", 8}, {"c", 8}}}};
+  for (const auto& [trials, expected] : cases) {
+    Harness h;
+    ScriptedWorker a(h.port()), b(h.port()), c(h.port());
+    a.join("a", 8, {}, 4);
+    b.join("b", 8, {}, 4);
+    c.join("c", 8, {}, 4);
+    h.wait_until([&] { return h.dispatcher->free_slots() == 24; });
+    h.add_study(trials);
+    EXPECT_EQ(spread(h), expected) << trials;
+  }
+}
+
+TEST(DispatcherTest, AWorkerWithWaitingTrialsComesAfterOneThatCouldBegin) {
+  Harness h;
+  ScriptedWorker busy(h.port());
+  busy.join("busy", 64, {}, 4);
+  h.add_study(6);
+  EXPECT_EQ(spread(h)["busy"], 6u) << "alone it is given all";
+  ScriptedWorker idle(h.port());
+  idle.join("idle", 8, {}, 4);
+  h.wait_until([&] { return h.dispatcher->free_slots() == 58 + 8; });
+  h.add_trials(StudyId{1}, 4);
+  EXPECT_EQ(spread(h)["idle"], 4u);
+  h.add_trials(StudyId{1}, 4);
+  EXPECT_EQ(spread(h)["idle"], 7u) << "seven each";
+}
+
+TEST(DispatcherTest, LargePacksAreFilledBesideSmallOnes) {
+  Harness h;
+  ScriptedWorker gpu(h.port()), cpu(h.port());
+  gpu.join("gpu", 128, {}, 64);
+  cpu.join("cpu", 8, {}, 4);
+  h.wait_until([&] { return h.dispatcher->free_slots() == 136; });
+  h.add_study(15);
+  EXPECT_EQ(spread(h), (std::map<std::string, std::size_t>{{"cpu", 4}, {"gpu", 11}}));
+}
+
 TEST(DispatcherTest, APausedStudyIsNotLeased) {
   Harness h;
   const StudyId study = h.add_study(0);
@@ -454,7 +509,7 @@ TEST(DispatcherTest, TellsOfFreeSlotsAndWorkers) {
   ASSERT_THAT(workers, SizeIs(1));
   EXPECT_EQ(workers[0].at("name"), "w");
   EXPECT_EQ(workers[0].at("held"), nlohmann::json({pack.trials[0].trial.value, pack.trials[1].trial.value}));
-  EXPECT_EQ(workers[0].size(), 11u);
+  EXPECT_EQ(workers[0].size(), 12u);
   worker.vanish();
   h.wait_until([&] { return h.dispatcher->free_slots() == 0 && h.dispatcher->workers_json().empty(); });
 }

@@ -67,11 +67,13 @@ class ScriptedWorker {
     }
     return *wanted;
   }
-  protocol::Welcome join(const std::string& name, int slots = 1, std::vector<Held> held = {}) {
+  /// `pack` 0: as many as slots.
+  protocol::Welcome join(const std::string& name, int slots = 1, std::vector<Held> held = {}, int pack = 0) {
     protocol::Hello hello;
     hello.name = name;
     hello.host = "here";
     hello.device = "cpu";
+    hello.pack = pack > 0 ? pack : slots;
     hello.slots = slots;
     hello.code_version = hello.torch_version = "1";
     hello.held = std::move(held);

@@ -44,14 +44,14 @@ std::vector<Message> one_of_each() {
   failed.attempt = 1;
   failed.outcome = Outcome::oom;
   failed.error = "out of \"memory\"\n\ttoo big: \xC3\xA4";
-  Pack pack{StudyId{2}, "/data/features.json", std::string(64, 'a'), {}, {}};
+  Pack pack{{StudyId{2}, "/data/features.json", std::string(64, 'a'), {}, 77}, {}};
   pack.training.dropout = 0.1;
   pack.training.restart_rule = RestartRule::reference;
   pack.training.metric = Metric::macro_f1;
   pack.trials.push_back({TrialId{1}, 1, architecture_from_text("[[3,0,0],[1,3,2,\"glu\"]]"), (std::uint64_t{1} << 53) - 1});
   pack.trials.push_back({TrialId{2}, 9, architecture_from_text("[[0,0,3]]"), 0});
   const std::vector<Held> held{{TrialId{1}, 2}, {TrialId{std::numeric_limits<std::int64_t>::max()}, 1}};
-  return {Hello{kVersion, "w", "host", 12, "cuda:0", 64, "0.1.0", "2.4", held},
+  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held},
           Epoch{TrialId{4}, 1, {1, 0.1, 0.9, 1e-6, 0.25}},
           Result{completed},
           Result{failed},
@@ -130,6 +130,7 @@ TEST(CodecTest, UnknownMembersAreRefusedWhereverTheyStand) {
 TEST(CodecTest, WrongValuesAreNamedByPointer) {
   const std::vector<Message> all = one_of_each();
   EXPECT_THAT(refusal(with(all[0], "/held/1/attempt", 0)), HasSubstr("/held/1/attempt: expected an integer"));
+  EXPECT_THAT(refusal(with(all[0], "/slots", 31)), HasSubstr("/pack: is larger than slots, which is 31"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 0)), HasSubstr("/slots"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 1 << 20)), HasSubstr("/slots"));
   EXPECT_THAT(refusal(with(all[0], "/name", "")), HasSubstr("/name"));
@@ -145,6 +146,7 @@ TEST(CodecTest, WrongValuesAreNamedByPointer) {
   EXPECT_THAT(refusal(with(all[3], "/error", std::string(70'000, 'e'))), HasSubstr("/error"));
   EXPECT_THAT(refusal(with(all[10], "/trials/0/seed", std::uint64_t{1} << 53)), HasSubstr("/trials/0/seed"));
   EXPECT_THAT(refusal(with(all[10], "/trials/0/architecture", nlohmann::json::parse("[[1,1,9]]"))), HasSubstr("/trials/0/architecture"));
+  EXPECT_THAT(refusal(with(all[10], "/order_seed", std::uint64_t{1} << 53)), HasSubstr("/order_seed"));
   EXPECT_THAT(refusal(with(all[10], "/training/epochs", 0)), HasSubstr("/training/epochs"));
   EXPECT_THAT(refusal(with(all[11], "/what", "thanks")), HasSubstr("/what"));
 }
@@ -185,8 +187,8 @@ TEST(CodecTest, TooLargeTooDeepAndTooManyAreRefusedBeforeTheyHurt) {
 }
 
 TEST(CodecTest, AnotherVersionsHelloIsReadAsFarAsItsVersion) {
-  const Message message = decode(R"({"type": "hello", "protocol": 2, "who": "me", "gpus": [1]})");
-  EXPECT_EQ(std::get<Hello>(message).protocol, 2);
+  const Message message = decode(R"({"type": "hello", "protocol": 3, "who": "me", "gpus": [1]})");
+  EXPECT_EQ(std::get<Hello>(message).protocol, 3);
 }
 
 TEST(CodecTest, WhatCannotBeSentIsSaidOrMendedWhereItIsWritten) {
