@@ -175,12 +175,6 @@ class TrialTraining {
   Score score_;
 };
 
-bool is_out_of_memory(const c10::Error& error) {
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&error)) return true;
-  const std::string text = error.what_without_backtrace();  // the CPU's allocator throws a plain error
-  return text.find("DefaultCPUAllocator") != std::string::npos || text.find("out of memory") != std::string::npos;
-}
-
 }  // namespace
 
 TrialOutcome train_trial(const TrialJob& job, const TrainingOptions& options, const TrainingData& data,
@@ -200,7 +194,7 @@ TrialOutcome train_trial(const TrialJob& job, const TrainingOptions& options, co
   } catch (const Error& error) {
     end_with(Outcome::failed, error.what());
   } catch (const c10::Error& error) {
-    const bool memory = is_out_of_memory(error);
+    const bool memory = compat::is_out_of_memory(error);
     end_with(memory ? Outcome::oom : Outcome::failed,
              (memory ? "memory ran out on " : "training failed on ") + device.str() + ": " + compat::message_of(error));
   } catch (const std::bad_alloc&) {

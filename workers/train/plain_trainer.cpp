@@ -312,7 +312,9 @@ class PlainPack {
     } catch (const Error& error) {
       end(candidate, Outcome::failed, error.what());
     } catch (const c10::Error& error) {
-      end(candidate, Outcome::failed, "training failed on cpu: " + compat::message_of(error));
+      const bool memory = compat::is_out_of_memory(error);
+      end(candidate, memory ? Outcome::oom : Outcome::failed,
+          (memory ? "memory ran out on cpu: " : "training failed on cpu: ") + compat::message_of(error));
     } catch (const std::bad_alloc&) {
       end(candidate, Outcome::oom, "memory ran out on cpu (the host's)");
     }

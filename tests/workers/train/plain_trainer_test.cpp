@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <optional>
@@ -247,6 +248,38 @@ TEST_F(PlainTrainerTest, NamesALearningRateThatDiverges) {
   const TrialOutcome outcome = train_alone(job("[[1,0,3],[0,1,3],[0,0,3]]"), options);
   EXPECT_EQ(outcome.outcome, Outcome::failed);
   EXPECT_THAT(outcome.error, HasSubstr("the training loss became"));
+}
+
+TEST_F(PlainTrainerTest, NamesATrialForWhichThereIsNoMemory) {
+  TrainingOptions options = quick();
+  options.width = 1 << 22;  // a square of these is 64 terabytes
+  const auto ended = train({job("[[1,0,0],[0,1,1]]", 1)}, options);
+  EXPECT_EQ(ended.at(TrialId{1}).outcome, Outcome::oom);
+  EXPECT_THAT(ended.at(TrialId{1}).error, HasSubstr("memory ran out on cpu"));
+}
+
+std::int64_t resident_pages() {
+  std::int64_t size = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident;
+}
+
+TEST_F(PlainTrainerTest, NeedsNoMoreMemoryForAThousandPacksThanForAFew) {
+  TrainingOptions options = quick();
+  options.epochs = 1;
+  const auto some_packs = [&](int packs) {
+    for (int p = 0; p < packs; ++p) {
+      std::vector<TrialJob> jobs;
+      for (std::int64_t i = 0; i < 4; ++i) {
+        jobs.push_back(job(kArchitectures[static_cast<std::size_t>(p + i) % kArchitectures.size()], i + 1));
+      }
+      train(jobs, options);
+    }
+  };
+  some_packs(50);
+  const std::int64_t before = resident_pages();
+  some_packs(1000);
+  EXPECT_LT(resident_pages() - before, 512);  // two megabytes
 }
 
 TEST_F(PlainTrainerTest, StopsWhatIsCancelled) {
