@@ -1,6 +1,6 @@
 // The kernels' one source, compiled once per instruction set by lstm_kernels_*.cpp, which define
 //   FUSION_KERNEL_SET    the constant that holds the set, and FUSION_KERNEL_NAME its name for people
-//   FUSION_KERNEL_WIDTH  floats per register: 4 or 8
+//   FUSION_KERNEL_WIDTH  floats per register: 4, 8 or 16
 //   FUSION_KERNEL_ROWS   rows of C kept in registers at a time; no influence on results
 // No inline function of another header may be called here: the linker would be free to keep the copy that was compiled
 // for the widest instruction set, for the whole program.
@@ -67,26 +67,32 @@ template <std::size_t Rows>
 inline void multiply_tile(const MatrixProduct& product, const float* panel, std::size_t row, std::size_t column) {
   Floats sums[Rows][kVectors];
   float* c = product.c + row * product.c_stride + column;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (std::size_t m = 0; m < Rows; ++m) {
 #pragma GCC unroll 4
     for (std::size_t v = 0; v < kVectors; ++v) {
       sums[m][v] = product.add ? load(c + m * product.c_stride + v * kWidth) : Floats{};
     }
   }
-  const float* a = product.a + row * product.a_row;
-  for (std::size_t k = 0; k < product.depth; ++k, a += product.a_column, panel += kLanes) {
+  constexpr std::size_t kGroups = (Rows + 3) / 4;  // few pointers: row m is at base[m / 4] + (m % 4) * a_row
+  const float* base[kGroups];
+#pragma GCC unroll 8
+  for (std::size_t g = 0; g < kGroups; ++g) base[g] = product.a + (row + 4 * g) * product.a_row;
+  const std::size_t a_row = product.a_row;
+  for (std::size_t k = 0; k < product.depth; ++k, panel += kLanes) {
     Floats b[kVectors];
 #pragma GCC unroll 4
     for (std::size_t v = 0; v < kVectors; ++v) b[v] = load(panel + v * kWidth);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (std::size_t m = 0; m < Rows; ++m) {
-      const Floats weight = Floats{} + a[m * product.a_row];
+      const float weight = base[m / 4][(m % 4) * a_row];
 #pragma GCC unroll 4
       for (std::size_t v = 0; v < kVectors; ++v) sums[m][v] = sums[m][v] + weight * b[v];
     }
+#pragma GCC unroll 8
+    for (std::size_t g = 0; g < kGroups; ++g) base[g] += product.a_column;
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (std::size_t m = 0; m < Rows; ++m) {
 #pragma GCC unroll 4
     for (std::size_t v = 0; v < kVectors; ++v) store(c + m * product.c_stride + v * kWidth, sums[m][v]);
@@ -101,6 +107,7 @@ void multiply(const MatrixProduct& product) {
     }
     std::size_t row = 0;
     for (; row + kRows <= product.rows; row += kRows) multiply_tile<kRows>(product, product.scratch, row, column);
+    for (; row + 4 <= product.rows; row += 4) multiply_tile<4>(product, product.scratch, row, column);
     for (; row < product.rows; ++row) multiply_tile<1>(product, product.scratch, row, column);
   }
 }

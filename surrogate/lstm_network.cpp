@@ -47,6 +47,11 @@ std::array<std::size_t, kTensors> offsets_of(const LstmShape& shape) {
   return offsets;
 }
 
+/// Only ever grows: what is there already is not cleared again.
+void room_for(AlignedFloats& values, std::size_t count) {
+  if (values.size() < count) values.resize(count);
+}
+
 }  // namespace
 
 SequenceBatch::SequenceBatch(std::size_t width, std::size_t length, std::span<const float> values)
@@ -84,7 +89,8 @@ class LstmNetwork::Pass {
         offsets_(offsets_of(network.shape_)),
         gate_count_(4 * shape_.hidden),
         steps_(padded(batch.different_steps())),
-        block_(std::min(kBlock, padded(batch.count()))) {
+        block_(std::min(kBlock, padded(batch.count()))),
+        b_(network.buffers_) {
     embed();
     allocate_block();
   }
@@ -105,7 +111,7 @@ class LstmNetwork::Pass {
   std::size_t plane() const { return shape_.hidden * block_; }
   float* at(AlignedFloats& steps, std::size_t t, std::size_t size) const { return steps.data() + t * size; }
   void multiply(MatrixProduct product) {
-    product.scratch = scratch_.data();
+    product.scratch = b_.scratch.data();
     kernels_.multiply(product);
   }
   void embed();
@@ -128,58 +134,49 @@ class LstmNetwork::Pass {
   const std::size_t steps_;  ///< U, padded
   const std::size_t block_;  ///< rows of a block, padded
 
-  AlignedFloats scratch_;
-  AlignedFloats embedded_;                     ///< [E][U]
-  AlignedFloats from_steps_;                   ///< [4H][U]: W e + b + d
-  AlignedFloats step_gradient_;                ///< [4H][U]: sums of the gate gradients by different step
-  AlignedFloats hh_gradient_;                  ///< [4H][padded H]
-  AlignedFloats head_sum_;                     ///< [padded H]
-  AlignedFloats gates_, c_, tanh_c_, h_;       ///< [T][4H or H][B]
-  AlignedFloats h_by_row_;                     ///< [T][B][padded H]
-  AlignedFloats h_gradient_, c_gradient_;      ///< [H][B]
-  AlignedFloats prediction_, logit_gradient_;  ///< [B]
+  Buffers& b_;
 };
 
 void LstmNetwork::Pass::embed() {
   const std::size_t count = batch_.different_steps();
-  scratch_.resize(std::max({gate_count_, shape_.embedding, shape_.input, steps_, kBlock}) * kLanes);
+  room_for(b_.scratch, std::max({gate_count_, shape_.embedding, shape_.input, steps_, kBlock}) * kLanes);
   AlignedFloats inputs(shape_.input * steps_);
   for (std::size_t u = 0; u < count; ++u) {
     for (std::size_t i = 0; i < shape_.input; ++i) inputs[i * steps_ + u] = batch_.steps()[u * shape_.input + i];
   }
-  embedded_.resize(shape_.embedding * steps_);
+  room_for(b_.embedded, shape_.embedding * steps_);
   for (std::size_t j = 0; j < shape_.embedding; ++j) {
-    std::fill_n(embedded_.begin() + j * steps_, steps_, weights(kEmbeddingBias)[j]);
+    std::fill_n(b_.embedded.begin() + j * steps_, steps_, weights(kEmbeddingBias)[j]);
   }
   multiply({shape_.embedding, shape_.input, steps_, weights(kEmbeddingWeight), shape_.input, 1, inputs.data(), steps_,
-            embedded_.data(), steps_, true});
-  kernels_.sigmoid(embedded_.data(), embedded_.size());
-  from_steps_.resize(gate_count_ * steps_);
+            b_.embedded.data(), steps_, true});
+  kernels_.sigmoid(b_.embedded.data(), shape_.embedding * steps_);
+  room_for(b_.from_steps, gate_count_ * steps_);
   for (std::size_t r = 0; r < gate_count_; ++r) {
-    std::fill_n(from_steps_.begin() + r * steps_, steps_, weights(kBiasIh)[r] + weights(kBiasHh)[r]);
+    std::fill_n(b_.from_steps.begin() + r * steps_, steps_, weights(kBiasIh)[r] + weights(kBiasHh)[r]);
   }
-  multiply({gate_count_, shape_.embedding, steps_, weights(kWeightIh), shape_.embedding, 1, embedded_.data(), steps_,
-            from_steps_.data(), steps_, true});
+  multiply({gate_count_, shape_.embedding, steps_, weights(kWeightIh), shape_.embedding, 1, b_.embedded.data(), steps_,
+            b_.from_steps.data(), steps_, true});
 }
 
 void LstmNetwork::Pass::allocate_block() {
   const std::size_t length = batch_.length();
-  gates_.resize(length * 4 * plane());
-  for (AlignedFloats* values : {&c_, &tanh_c_, &h_}) values->resize(length * plane());
-  prediction_.resize(block_);
+  room_for(b_.gates, length * 4 * plane());
+  for (AlignedFloats* values : {&b_.c, &b_.tanh_c, &b_.h}) room_for(*values, length * plane());
+  room_for(b_.prediction, block_);
   if (gradient_ == nullptr) return;
-  h_by_row_.resize(length * block_ * padded(shape_.hidden));
-  for (AlignedFloats* values : {&h_gradient_, &c_gradient_}) values->resize(plane());
-  logit_gradient_.resize(block_);
-  step_gradient_.resize(gate_count_ * steps_);
-  hh_gradient_.resize(gate_count_ * padded(shape_.hidden));
-  head_sum_.resize(padded(shape_.hidden));
+  room_for(b_.h_by_row, length * block_ * padded(shape_.hidden));
+  for (AlignedFloats* values : {&b_.h_gradient, &b_.c_gradient}) room_for(*values, plane());
+  room_for(b_.logit_gradient, block_);
+  b_.step_gradient.assign(gate_count_ * steps_, 0.0f);
+  b_.hh_gradient.assign(gate_count_ * padded(shape_.hidden), 0.0f);
+  b_.head_sum.assign(padded(shape_.hidden), 0.0f);
 }
 
 void LstmNetwork::Pass::gather(std::size_t t, std::size_t begin, std::size_t rows, float* gates) const {
   const std::uint32_t* places = batch_.places(t).data() + begin;
   for (std::size_t r = 0; r < gate_count_; ++r) {
-    const float* from = from_steps_.data() + r * steps_;
+    const float* from = b_.from_steps.data() + r * steps_;
     float* to = gates + r * block_;
     for (std::size_t b = 0; b < rows; ++b) to[b] = from[places[b]];
     std::fill(to + rows, to + block_, 0.0f);
@@ -189,7 +186,7 @@ void LstmNetwork::Pass::gather(std::size_t t, std::size_t begin, std::size_t row
 void LstmNetwork::Pass::scatter(std::size_t t, std::size_t begin, std::size_t rows, const float* gates) {
   const std::uint32_t* places = batch_.places(t).data() + begin;
   for (std::size_t r = 0; r < gate_count_; ++r) {
-    float* to = step_gradient_.data() + r * steps_;
+    float* to = b_.step_gradient.data() + r * steps_;
     const float* from = gates + r * block_;
     for (std::size_t b = 0; b < rows; ++b) to[places[b]] += from[b];
   }
@@ -205,11 +202,11 @@ void LstmNetwork::Pass::transpose(const float* h, float* by_row) const {
 LstmCell LstmNetwork::Pass::cell(std::size_t t) {
   LstmCell step;
   step.count = plane();
-  step.gates = at(gates_, t, 4 * plane());
-  step.c_before = t == 0 ? nullptr : at(c_, t - 1, plane());
-  step.c = at(c_, t, plane());
-  step.tanh_c = at(tanh_c_, t, plane());
-  step.h = at(h_, t, plane());
+  step.gates = at(b_.gates, t, 4 * plane());
+  step.c_before = t == 0 ? nullptr : at(b_.c, t - 1, plane());
+  step.c = at(b_.c, t, plane());
+  step.tanh_c = at(b_.tanh_c, t, plane());
+  step.h = at(b_.h, t, plane());
   return step;
 }
 
@@ -219,29 +216,29 @@ std::span<const float> LstmNetwork::Pass::forward(std::size_t begin) {
     const LstmCell step = cell(t);
     gather(t, begin, rows, step.gates);
     if (t > 0) {
-      multiply({gate_count_, shape_.hidden, block_, weights(kWeightHh), shape_.hidden, 1, at(h_, t - 1, plane()),
+      multiply({gate_count_, shape_.hidden, block_, weights(kWeightHh), shape_.hidden, 1, at(b_.h, t - 1, plane()),
                 block_, step.gates, block_, true});
     }
     kernels_.forward(step);
   }
-  std::fill(prediction_.begin(), prediction_.end(), weights(kHeadBias)[0]);
-  multiply({1, shape_.hidden, block_, weights(kHeadWeight), shape_.hidden, 1, at(h_, batch_.length() - 1, plane()),
-            block_, prediction_.data(), block_, true});
-  kernels_.sigmoid(prediction_.data(), block_);
-  return {prediction_.data(), rows};
+  std::fill(b_.prediction.begin(), b_.prediction.end(), weights(kHeadBias)[0]);
+  multiply({1, shape_.hidden, block_, weights(kHeadWeight), shape_.hidden, 1, at(b_.h, batch_.length() - 1, plane()),
+            block_, b_.prediction.data(), block_, true});
+  kernels_.sigmoid(b_.prediction.data(), block_);
+  return {b_.prediction.data(), rows};
 }
 
 void LstmNetwork::Pass::head_gradient(std::size_t rows, std::span<const float> prediction_gradient) {
-  std::fill(logit_gradient_.begin(), logit_gradient_.end(), 0.0f);
+  std::fill(b_.logit_gradient.begin(), b_.logit_gradient.end(), 0.0f);
   for (std::size_t b = 0; b < rows; ++b) {
-    logit_gradient_[b] = prediction_gradient[b] * prediction_[b] * (1.0f - prediction_[b]);
-    gradient(kHeadBias)[0] += logit_gradient_[b];
+    b_.logit_gradient[b] = prediction_gradient[b] * b_.prediction[b] * (1.0f - b_.prediction[b]);
+    gradient(kHeadBias)[0] += b_.logit_gradient[b];
   }
   const std::size_t stride = padded(shape_.hidden);
-  multiply({1, rows, stride, logit_gradient_.data(), 0, 1, at(h_by_row_, batch_.length() - 1, block_ * stride), stride,
-            head_sum_.data(), stride, true});
+  multiply({1, rows, stride, b_.logit_gradient.data(), 0, 1, at(b_.h_by_row, batch_.length() - 1, block_ * stride), stride,
+            b_.head_sum.data(), stride, true});
   for (std::size_t k = 0; k < shape_.hidden; ++k) {
-    for (std::size_t b = 0; b < block_; ++b) h_gradient_[k * block_ + b] = weights(kHeadWeight)[k] * logit_gradient_[b];
+    for (std::size_t b = 0; b < block_; ++b) b_.h_gradient[k * block_ + b] = weights(kHeadWeight)[k] * b_.logit_gradient[b];
   }
 }
 
@@ -249,20 +246,20 @@ void LstmNetwork::Pass::backward(std::size_t begin, std::span<const float> predi
   const std::size_t rows = prediction_gradient.size();
   const std::size_t length = batch_.length();
   const std::size_t stride = padded(shape_.hidden);
-  for (std::size_t t = 0; t < length; ++t) transpose(at(h_, t, plane()), at(h_by_row_, t, block_ * stride));
+  for (std::size_t t = 0; t < length; ++t) transpose(at(b_.h, t, plane()), at(b_.h_by_row, t, block_ * stride));
   head_gradient(rows, prediction_gradient);
-  std::fill(c_gradient_.begin(), c_gradient_.end(), 0.0f);
+  std::fill(b_.c_gradient.begin(), b_.c_gradient.end(), 0.0f);
   for (std::size_t t = length; t-- > 0;) {
     LstmCell step = cell(t);
-    step.h_gradient = h_gradient_.data();
-    step.c_gradient = c_gradient_.data();
+    step.h_gradient = b_.h_gradient.data();
+    step.c_gradient = b_.c_gradient.data();
     kernels_.backward(step);  // step.gates now holds the gradient of the pre-activations
     scatter(t, begin, rows, step.gates);
     if (t == 0) break;
-    multiply({gate_count_, rows, stride, step.gates, block_, 1, at(h_by_row_, t - 1, block_ * stride), stride,
-              hh_gradient_.data(), stride, true});
+    multiply({gate_count_, rows, stride, step.gates, block_, 1, at(b_.h_by_row, t - 1, block_ * stride), stride,
+              b_.hh_gradient.data(), stride, true});
     multiply({shape_.hidden, gate_count_, block_, weights(kWeightHh), 1, shape_.hidden, step.gates, block_,
-              h_gradient_.data(), block_, false});
+              b_.h_gradient.data(), block_, false});
   }
 }
 
@@ -274,26 +271,28 @@ void LstmNetwork::Pass::copy_rows(const AlignedFloats& from, std::size_t from_st
 void LstmNetwork::Pass::finish_gradient() {
   const std::size_t count = batch_.different_steps();
   const std::size_t width = padded(shape_.embedding);
-  copy_rows(hh_gradient_, padded(shape_.hidden), gate_count_, shape_.hidden, gradient(kWeightHh));
-  copy_rows(head_sum_, head_sum_.size(), 1, shape_.hidden, gradient(kHeadWeight));
+  copy_rows(b_.hh_gradient, padded(shape_.hidden), gate_count_, shape_.hidden, gradient(kWeightHh));
+  copy_rows(b_.head_sum, b_.head_sum.size(), 1, shape_.hidden, gradient(kHeadWeight));
   for (std::size_t r = 0; r < gate_count_; ++r) {
     float sum = 0;
-    for (std::size_t u = 0; u < count; ++u) sum += step_gradient_[r * steps_ + u];
+    for (std::size_t u = 0; u < count; ++u) sum += b_.step_gradient[r * steps_ + u];
     gradient(kBiasIh)[r] = gradient(kBiasHh)[r] = sum;
   }
-  AlignedFloats by_step(steps_ * width), ih_gradient(gate_count_ * width), embedded_gradient(shape_.embedding * steps_);
+  room_for(b_.by_step, steps_ * width);
+  room_for(b_.ih_gradient, gate_count_ * width);
+  room_for(b_.embedded_gradient, shape_.embedding * steps_);
   for (std::size_t u = 0; u < count; ++u) {
-    for (std::size_t j = 0; j < shape_.embedding; ++j) by_step[u * width + j] = embedded_[j * steps_ + u];
+    for (std::size_t j = 0; j < shape_.embedding; ++j) b_.by_step[u * width + j] = b_.embedded[j * steps_ + u];
   }
-  multiply({gate_count_, count, width, step_gradient_.data(), steps_, 1, by_step.data(), width, ih_gradient.data(),
+  multiply({gate_count_, count, width, b_.step_gradient.data(), steps_, 1, b_.by_step.data(), width, b_.ih_gradient.data(),
             width, false});
-  copy_rows(ih_gradient, width, gate_count_, shape_.embedding, gradient(kWeightIh));
-  multiply({shape_.embedding, gate_count_, steps_, weights(kWeightIh), 1, shape_.embedding, step_gradient_.data(),
-            steps_, embedded_gradient.data(), steps_, false});
+  copy_rows(b_.ih_gradient, width, gate_count_, shape_.embedding, gradient(kWeightIh));
+  multiply({shape_.embedding, gate_count_, steps_, weights(kWeightIh), 1, shape_.embedding, b_.step_gradient.data(),
+            steps_, b_.embedded_gradient.data(), steps_, false});
   for (std::size_t j = 0; j < shape_.embedding; ++j) {
     for (std::size_t u = 0; u < count; ++u) {
-      const float e = embedded_[j * steps_ + u];
-      const float before = embedded_gradient[j * steps_ + u] * (e * (1.0f - e));
+      const float e = b_.embedded[j * steps_ + u];
+      const float before = b_.embedded_gradient[j * steps_ + u] * (e * (1.0f - e));
       gradient(kEmbeddingBias)[j] += before;
       for (std::size_t i = 0; i < shape_.input; ++i) {
         gradient(kEmbeddingWeight)[j * shape_.input + i] += before * batch_.steps()[u * shape_.input + i];

@@ -103,6 +103,20 @@ class LstmNetwork {
 
  private:
   class Pass;
+  /// What a pass computes in, kept from one to the next: to allocate it anew for each step of a fit costs as much as some of the step.
+  struct Buffers {
+    AlignedFloats scratch;
+    AlignedFloats embedded;                    ///< [E][U]
+    AlignedFloats from_steps;                  ///< [4H][U]: W e + b + d
+    AlignedFloats step_gradient;               ///< [4H][U]: sums of the gate gradients by different step
+    AlignedFloats hh_gradient;                 ///< [4H][padded H]
+    AlignedFloats head_sum;                    ///< [padded H]
+    AlignedFloats gates, c, tanh_c, h;         ///< [T][4H or H][B]
+    AlignedFloats h_by_row;                    ///< [T][B][padded H]
+    AlignedFloats h_gradient, c_gradient;      ///< [H][B]
+    AlignedFloats prediction, logit_gradient;  ///< [B]
+    AlignedFloats by_step, ih_gradient, embedded_gradient;  ///< [U][padded E], [4H][padded E], [E][U]
+  };
   struct Place {
     std::size_t begin, count;
   };
@@ -114,6 +128,7 @@ class LstmNetwork {
   std::size_t weight_count_ = 0;
   // All of them hold the eight tensors one after another, padded with zeros at the end to a multiple of kLanes.
   AlignedFloats weights_, gradient_, first_, second_;
+  mutable Buffers buffers_;
   double beta1_power_ = 1,
          beta2_power_ = 1;  ///< beta^n after n updates, by multiplication: pow differs between C libraries
 };
