@@ -67,5 +67,19 @@ TEST(MixTest, DependsOnEveryByte) {
   EXPECT_NE(mix(1, 2), mix(2, 1));
 }
 
+TEST(RngTest, DrawsManyAsItWouldOneByOne) {
+  for (const std::size_t before : {0, 1, 3, 4}) {
+    Rng one(77, 5), many(77, 5);
+    for (std::size_t i = 0; i < before; ++i) EXPECT_EQ(one.next_u32(), many.next_u32());
+    for (const std::size_t count : {1, 127, 128, 129, 1000, 0}) {
+      std::vector<double> expected(count), drawn(count);
+      for (double& x : expected) x = one.uniform();
+      many.uniforms(drawn);
+      EXPECT_EQ(drawn, expected) << before << " words drawn before, " << count << " numbers";
+    }
+    EXPECT_EQ(one.next_u64(), many.next_u64());
+  }
+}
+
 }  // namespace
 }  // namespace fusion

@@ -60,13 +60,11 @@ Network<T>::Network(const FusionNetwork& from, const TapWidths& widths, std::uin
   moment2_ = Numbers<T>(count_);
   kept_parameters_ = Numbers<T>(count_);
   far_ = 3 * count_ * static_cast<std::int64_t>(sizeof(T)) > kNearBytes;
+  constexpr at::ScalarType kType = sizeof(T) == sizeof(float) ? at::kFloat : at::kDouble;
   visit_tensors(from, [&](const at::Tensor& tensor, std::int64_t offset, std::int64_t stride) {
-    const at::Tensor values = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
+    const at::Tensor values = tensor.detach().to(at::kCPU, kType).contiguous();
     const std::int64_t outputs = values.size(0), inputs = values.numel() / outputs;
-    const double* const in = values.template data_ptr<double>();
-    for (std::int64_t o = 0; o < outputs; ++o) {
-      for (std::int64_t i = 0; i < inputs; ++i) parameters_.data()[offset + i * stride + o] = static_cast<T>(in[o * inputs + i]);
-    }
+    k_.transpose(values.template data_ptr<T>(), inputs, outputs, inputs, parameters_.data() + offset, stride);
   });
   if (options_.batchnorm) {
     statistics_ = Numbers<T>(static_cast<std::int64_t>(steps_.size()) * 2 * columns_);
