@@ -1,6 +1,6 @@
 // The kernels' one source, compiled once per instruction set by lstm_kernels_*.cpp, which define
 //   FUSION_KERNEL_SET    the constant that holds the set, and FUSION_KERNEL_NAME its name for people
-//   FUSION_KERNEL_WIDTH  floats per register: 4 or 8
+//   FUSION_KERNEL_WIDTH  floats per register: 4, 8 or 16
 //   FUSION_KERNEL_ROWS   rows of C kept in registers at a time; no influence on results
 // No inline function of another header may be called here: the linker would be free to keep the copy that was compiled
 // for the widest instruction set, for the whole program.
@@ -81,7 +81,7 @@ inline void multiply_tile(const MatrixProduct& product, const float* panel, std:
     for (std::size_t v = 0; v < kVectors; ++v) b[v] = load(panel + v * kWidth);
 #pragma GCC unroll 16
     for (std::size_t m = 0; m < Rows; ++m) {
-      const Floats weight = Floats{} + a[m * product.a_row];
+      const Floats weight = a[m * product.a_row] - Floats{};  // a broadcast; 0 + a is not, for it turns -0 into 0
 #pragma GCC unroll 4
       for (std::size_t v = 0; v < kVectors; ++v) sums[m][v] = sums[m][v] + weight * b[v];
     }
@@ -101,6 +101,7 @@ void multiply(const MatrixProduct& product) {
     }
     std::size_t row = 0;
     for (; row + kRows <= product.rows; row += kRows) multiply_tile<kRows>(product, product.scratch, row, column);
+    for (; row + 4 <= product.rows; row += 4) multiply_tile<4>(product, product.scratch, row, column);
     for (; row < product.rows; ++row) multiply_tile<1>(product, product.scratch, row, column);
   }
 }
