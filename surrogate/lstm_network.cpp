@@ -89,7 +89,8 @@ class LstmNetwork::Pass {
         offsets_(offsets_of(network.shape_)),
         gate_count_(4 * shape_.hidden),
         steps_(padded(batch.different_steps())),
-        block_(std::min(kBlock, padded(batch.count()))),
+        most_(std::min(kBlock, padded(batch.count()))),
+        block_(most_),
         b_(network.buffers_) {
     embed();
     allocate_block();
@@ -101,7 +102,7 @@ class LstmNetwork::Pass {
   void backward(std::size_t begin, std::span<const float> prediction_gradient);
   /// After the last block: what goes through the different steps.
   void finish_gradient();
-  std::size_t block() const { return block_; }
+  std::size_t block() const { return most_; }
 
  private:
   static constexpr std::size_t kBlock = 64;
@@ -132,7 +133,8 @@ class LstmNetwork::Pass {
   const std::array<std::size_t, kTensors> offsets_;
   const std::size_t gate_count_;
   const std::size_t steps_;  ///< U, padded
-  const std::size_t block_;  ///< rows of a block, padded
+  const std::size_t most_;   ///< rows of the longest block, padded
+  std::size_t block_;        ///< rows of the block in hand, padded: the last one may be shorter
 
   Buffers& b_;
 };
@@ -211,7 +213,8 @@ LstmCell LstmNetwork::Pass::cell(std::size_t t) {
 }
 
 std::span<const float> LstmNetwork::Pass::forward(std::size_t begin) {
-  const std::size_t rows = std::min(block_, batch_.count() - begin);
+  const std::size_t rows = std::min(most_, batch_.count() - begin);
+  block_ = padded(rows);
   for (std::size_t t = 0; t < batch_.length(); ++t) {
     const LstmCell step = cell(t);
     gather(t, begin, rows, step.gates);
