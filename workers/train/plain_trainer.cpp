@@ -104,7 +104,7 @@ class PlainPack {
 
   void run(std::vector<PackTrial> trials) {
     std::deque<PackTrial> waiting(std::move_iterator(trials.begin()), std::move_iterator(trials.end()));
-    const std::size_t room = options_.weight_sharing ? 1 : std::max<std::size_t>(waiting.size(), 1);
+    const std::size_t room = options_.weight_sharing ? 1 : std::max<std::size_t>(context_.room > 0 ? context_.room : waiting.size(), 1);
     while (true) {
       while (live_.size() < room && !waiting.empty()) {
         begin(std::move(waiting.front()));

@@ -25,12 +25,13 @@ struct PackContext {
   std::string device = "cpu";    ///< "cpu", "cuda", "cuda:<n>"
   std::string engine = "auto";   ///< "plain", "stacked", "autograd", or "auto": the fastest that knows every operation of the trial
   std::uint64_t order_seed = 0;  ///< of the rows' order: one for all trials of a study (workers/train/epoch_order.h)
+  std::size_t room = 0;          ///< trials to train at once, where `more` has them; 0: as many as there are at first
   WeightBank* bank = nullptr;    ///< of the study; used with TrainingOptions::weight_sharing only
   /// Called after every epoch of every trial. May be empty.
   std::function<void(const TrialJob&, const EpochReport&)> on_epoch;
   /// Called once for every trial, when it has ended. Must be there.
   std::function<void(TrialOutcome)> on_end;
-  /// Asked between epochs, when trials have ended: at most so many more trials to take their places. May be empty, and may return none.
+  /// Asked between epochs, when there is room: at most so many more trials. May be empty, and may return none.
   std::function<std::vector<PackTrial>(std::size_t room)> more;
 };
 
