@@ -164,6 +164,7 @@ void Controller::complete() {
 
 void Controller::fail(std::exception_ptr error) {
   stopped_ = true;
+  if (std::exchange(failed_, true)) return;  // what failed first explains what failed after it
   hooks_.broken(std::move(error));
 }
 

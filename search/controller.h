@@ -31,7 +31,7 @@ class Controller : public std::enable_shared_from_this<Controller> {
   struct Hooks {
     std::function<void(std::vector<ReadyTrial>)> ready;    ///< stored and waiting for workers, in the order of proposals
     std::function<void()> completed;                       ///< the study's state `completed` is on disk
-    std::function<void(std::exception_ptr)> broken;        ///< the strategy or the store threw; the controller is at rest
+    std::function<void(std::exception_ptr)> broken;        ///< the strategy or the store threw; the controller is at rest. Called once
   };
 
   /// `strand` must be a strand of the study alone. `store` must outlive the controller.
@@ -71,7 +71,7 @@ class Controller : public std::enable_shared_from_this<Controller> {
   Hooks hooks_;
   std::int64_t asked_ = 0;        ///< proposals made so far: the next ask_index
   std::int64_t outstanding_ = 0;  ///< asked and not told
-  bool paused_ = false, stopped_ = false;
+  bool paused_ = false, stopped_ = false, failed_ = false;
 };
 
 }  // namespace fusion

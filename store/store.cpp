@@ -115,6 +115,7 @@ struct Store::Impl {
 
   std::optional<Current> current(TrialId trial);
   std::optional<Outcome> ended_as(TrialId trial, int attempt, bool& exists);
+  void require_next(StudyId study, std::span<const NewTrial> trials);
   std::int64_t next_told_index(StudyId study);
   void end_attempt(const TrialOutcome& outcome);
   void cancel_open_attempt(TrialId trial, const std::string& why);
@@ -304,6 +305,7 @@ std::vector<TrialId> Store::add_trials(StudyId study, std::span<const NewTrial> 
         throw StoreError(subject + " is " + std::string(name_of(state)) + ", no trials can be added to it");
       }
     }
+    impl.require_next(study, trials);
     std::vector<TrialId> ids;
     ids.reserve(trials.size());
     const UnixMs now = impl.clock->unix_ms();
@@ -324,6 +326,19 @@ std::vector<TrialId> Store::add_trials(StudyId study, std::span<const NewTrial> 
     }
     return ids;
   });
+}
+
+// With the UNIQUE of (study_id, ask_index), n of them within n places leave none out.
+void Store::Impl::require_next(StudyId study, std::span<const NewTrial> trials) {
+  const auto row = statements.use("SELECT coalesce(max(ask_index) + 1, 0) FROM trials WHERE study_id = ?1");
+  row->bind(study).step();
+  const std::int64_t first = row->integer(0), end = first + static_cast<std::int64_t>(trials.size());
+  for (const NewTrial& trial : trials) {
+    if (trial.ask_index >= first && trial.ask_index < end) continue;
+    throw StoreError(database.path() + ": study " + to_string(study) + ": the trial with ask_index " +
+                     std::to_string(trial.ask_index) + " cannot be added; expected " + std::to_string(first) + " to " +
+                     std::to_string(end - 1) + ", which follow those that are stored");
+  }
 }
 
 std::optional<int> Store::lease(TrialId trial, WorkerId worker) {
@@ -434,8 +449,8 @@ FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
   if (!exists) {
     note_late(outcome, trial->study, true, "that attempt never began");
   } else if (is_final(trial->state) || !(completed || holds_lease)) {
-    // A worker that answers a cancellation, or repeats what was recorded, is no news.
-    if (completed || before != outcome.outcome) {
+    // A worker that answers a cancellation, repeats what was recorded, or hands back what it has not trained is no news.
+    if (completed || (before != outcome.outcome && outcome.outcome != Outcome::preempted)) {
       note_late(outcome, trial->study, true, "the trial is " + std::string(name_of(trial->state)) + " already: dropped");
     }
   } else if (completed) {

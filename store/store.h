@@ -102,8 +102,9 @@ class Store {
   bool set_study_state(StudyId id, StudyState state, const std::string& error = "");
 
   // ---- trials
-  /// Adds proposals, all queued, in order. Returns their ids. Throws StoreError if one is there already (the same ask_index, or
-  /// the same architecture and replica), and for a study that is unknown, completed or cancelled: nothing would ever end them.
+  /// Adds proposals, all queued. Returns their ids. Throws StoreError if their ask_indices do not follow those that are there without
+  /// a gap (an earlier call failed, and these were made as if it had not: no replay could ask for them), if one is there already (the
+  /// same architecture and replica), and for a study that is unknown, completed or cancelled: nothing would ever end them.
   std::vector<TrialId> add_trials(StudyId study, std::span<const NewTrial> trials);
   /// queued -> leased: begins attempt `trial.attempt + 1` and returns its number; nullopt if the trial is not queued. `worker` has
   /// joined before, or is none.

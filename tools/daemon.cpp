@@ -113,6 +113,8 @@ void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
   stopping = true;
   logger("fusiond")->info("stopping reason=\"{}\"", reason);
   signals.cancel();
+  boost::system::error_code ignored;
+  signals.clear(ignored);  // a second signal ends the daemon at once
   studies->stop();
   if (drain_workers) dispatcher->drain_workers(reason);
   const auto stop_serving = [this] {

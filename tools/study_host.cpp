@@ -18,6 +18,16 @@ std::string text_of(const std::exception_ptr& error) {
   }
 }
 
+/// What the dispatcher has to know of the trials that did not end.
+std::vector<QueuedTrial> queued_of(const std::vector<Trial>& trials) {
+  std::vector<QueuedTrial> queued;
+  for (const Trial& trial : trials) {
+    if (is_final(trial.state)) continue;
+    queued.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0});
+  }
+  return queued;
+}
+
 }  // namespace
 
 StudyHost::StudyHost(asio::any_io_executor io, asio::thread_pool& search, GroupCommit& store, Dispatcher& dispatcher,
@@ -43,9 +53,12 @@ void StudyHost::start(StudyRecord record, std::vector<Trial> trials) {
   asio::post(place->second.strand, [this, id, record = std::move(record), trials = std::move(trials), strand = place->second.strand]() mutable {
     try {
       auto controller = std::make_shared<Controller>(record, make_study_strategy(record), store_, strand, hooks(id));
-      asio::post(io_, [this, id, controller, total = controller->total()] {
+      asio::post(io_, [this, id, controller, strand, total = controller->total()] {
         const auto found = studies_.find(id);
-        if (found == studies_.end()) return;
+        if (found == studies_.end()) {  // cancelled meanwhile
+          asio::post(strand, [controller] { controller->stop(); });
+          return;
+        }
         found->second.controller = controller;
         found->second.total = total;
         // It was made from the record of then; a pause or resume may have come since.
@@ -58,7 +71,11 @@ void StudyHost::start(StudyRecord record, std::vector<Trial> trials) {
       });
       controller->resume(trials);
     } catch (...) {
-      asio::post(io_, [this, id, error = std::current_exception()] { broken(id, error); });
+      // Workers may have come back with trials of it; nobody will ask for these now.
+      asio::post(io_, [this, id, error = std::current_exception(), queued = queued_of(trials)]() mutable {
+        broken(id, error);
+        dispatcher_.submit(id, std::move(queued));
+      });
     }
   });
 }
@@ -68,18 +85,10 @@ Controller::Hooks StudyHost::hooks(StudyId id) {
   hooks.ready = [this, id](std::vector<ReadyTrial> ready) {
     std::vector<QueuedTrial> queued;
     for (ReadyTrial& trial : ready) {
-      QueuedTrial entry;
-      entry.trial = trial.id;
-      entry.ask_index = trial.ask_index;
-      entry.architecture = std::move(trial.architecture);
-      entry.seed = trial.seed;
-      entry.attempts = trial.attempts;
-      entry.recovered = trial.recovered;
-      queued.push_back(std::move(entry));
+      queued.push_back({trial.id, trial.ask_index, std::move(trial.architecture), trial.seed, trial.attempts, trial.recovered});
     }
-    asio::post(io_, [this, id, queued = std::move(queued)]() mutable {
-      if (studies_.contains(id)) dispatcher_.submit(id, std::move(queued));
-    });
+    // Also those of a study that was cancelled meanwhile: the dispatcher stops the workers that came back with them.
+    asio::post(io_, [this, id, queued = std::move(queued)]() mutable { dispatcher_.submit(id, std::move(queued)); });
   };
   hooks.completed = [this, id] { asio::post(io_, [this, id] { forget(id); }); };
   hooks.broken = [this, id](std::exception_ptr error) { asio::post(io_, [this, id, error] { broken(id, error); }); };
@@ -92,6 +101,7 @@ void StudyHost::forget(StudyId id) {
 }
 
 void StudyHost::broken(StudyId id, std::exception_ptr error) {
+  if (!studies_.contains(id)) return;  // cancelled meanwhile: the store refused what its controller wanted, as it should
   const std::string text = text_of(error);
   logger("search")->error("study failed study={} error=\"{}\"", id.value, text);
   forget(id);

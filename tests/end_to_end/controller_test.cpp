@@ -142,6 +142,51 @@ TEST(ControllerTest, AnInterruptedStudyProposesTheSame) {
   }
 }
 
+/// Proposes four times one by one; the store refuses the third, and the fourth for the gap that leaves.
+class StubbornStrategy final : public Strategy {
+ public:
+  std::vector<Proposal> ask(std::size_t) override {
+    if (asked_ == 4) return {};
+    Proposal proposal;
+    proposal.architecture = architecture_from_text("[[0,0,0]]");
+    proposal.replica = asked_++ == 0 ? 0 : 1;  // the third and fourth repeat the second
+    return {proposal};
+  }
+  void tell(const Told&) override {}
+  bool finished() const override { return false; }
+  std::optional<std::uint64_t> total() const override { return 4; }
+  std::string_view name() const override { return "stubborn"; }
+
+ private:
+  int asked_ = 0;
+};
+
+TEST(ControllerTest, AFailureIsReportedOnceAndNothingIsStoredBehindIt) {
+  testing::TemporaryFolder folder;
+  SystemClock clock;
+  Store opened = Store::open((folder / "t.db").string(), clock);
+  opened.create_study(small_spec({{"name", "random"}, {"trials", 4}}), testing::avmnist_spec(), "/d");
+  const StudyRecord study = opened.studies()[0];
+  asio::io_context io;
+  int failures = 0;
+  std::size_t ready = 0;
+  {
+    GroupCommit commit(std::move(opened), [](std::exception_ptr) {});
+    Controller::Hooks hooks;
+    hooks.ready = [&](std::vector<ReadyTrial> trials) { ready += trials.size(); };
+    hooks.completed = [] { FAIL(); };
+    hooks.broken = [&](std::exception_ptr) { ++failures; };
+    const auto controller = std::make_shared<Controller>(study, std::make_unique<StubbornStrategy>(), commit, io.get_executor(), hooks);
+    controller->resume({});
+    commit.async(io.get_executor(), [](Store&) { return true; }, [&](StoreResult<bool>) { io.stop(); });
+    const auto stay = asio::make_work_guard(io);
+    io.run();
+  }
+  EXPECT_EQ(ready, 2u);
+  EXPECT_EQ(failures, 1);
+  EXPECT_EQ(Store::open((folder / "t.db").string(), clock).trials(study.id).size(), 2u);
+}
+
 TEST(ControllerTest, ADatabaseThatTellsAnotherStoryIsNamed) {
   testing::TemporaryFolder folder;
   Bench bench(folder);

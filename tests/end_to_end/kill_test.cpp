@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <filesystem>
 #include <thread>
 
+#include "base/files.h"
 #include "tests/end_to_end/system.h"
 
 namespace fusion {
@@ -97,6 +99,19 @@ TEST(KillTest, AWorkerOutlivesTheDaemonAndDeliversItsResult) {
   EXPECT_EQ(system.sql("select count(*) from attempts")[0][0], 1) << "the worker that came back kept its attempt";
   EXPECT_EQ(system.sql("select max(epoch) from epochs")[0][0], 400);
   EXPECT_EQ(system.stop(), 0);
+}
+
+TEST(KillTest, ASecondSigtermEndsTheDaemonAtOnce) {
+  System system;
+  write_atomically(system.folder() / "deaf", "#!/bin/sh\ntrap '' TERM\nfor i in 1 2 3 4 5 6 7 8 9 10; do sleep 1; done\n");
+  std::filesystem::permissions(system.folder() / "deaf", std::filesystem::perms::owner_all);
+  system.start(1, {{"--worker-program", (system.folder() / "deaf").string()}});
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // until the shell is deaf
+  system.daemon().signal(SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_TRUE(system.daemon().running()) << "it waits for its worker";
+  system.daemon().signal(SIGTERM);
+  EXPECT_EQ(system.daemon().wait(std::chrono::seconds(5)), 128 + SIGTERM);
 }
 
 TEST(KillTest, SigtermStopsEverythingAndTheNextStartResumes) {

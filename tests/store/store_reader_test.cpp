@@ -158,7 +158,7 @@ TEST_F(StoreReaderTest, OnlyNewsIsAnEvent) {
 
 TEST_F(StoreReaderTest, ReaderSeesWhatWasCommittedAndNothingElse) {
   store.begin_group();
-  fusion::testing::add_trials(store, first, 1, 50);
+  fusion::testing::add_trials(store, first, 1, 12);
   EXPECT_EQ(reader.trials(first, {}).size(), 12u);
   store.commit_group();
   EXPECT_EQ(reader.trials(first, {}).size(), 13u);
@@ -240,7 +240,7 @@ TEST_F(StoreReaderTest, QueryNeverDelaysTheWriter) {
   const std::string endless = "WITH RECURSIVE n(i) AS (SELECT id FROM trials UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
   // The deadline strikes while the writer has committed in between.
   EXPECT_THROW(query(endless, 10, 20ms), StoreError);
-  EXPECT_NO_THROW(fusion::testing::add_trials(store, first, 1, 60));
+  EXPECT_NO_THROW(fusion::testing::add_trials(store, first, 1, 12));
   EXPECT_EQ(other.trials(first, {}).size(), 13u);
 }
 

@@ -102,13 +102,26 @@ TEST_P(StoreTest, TrialsComeBackInTheOrderOfProposals) {
   EXPECT_FALSE(store.trial(TrialId{4711}).has_value());
 }
 
+TEST_P(StoreTest, ProposalsFollowThoseThatAreThereWithoutAGap) {
+  const StudyId study = add_study(store);
+  EXPECT_THAT([&] { add_trials(store, study, 1, 1); }, ThrowsMessage<StoreError>(HasSubstr("ask_index 1 cannot be added; expected 0")));
+  add_trials(store, study, 2);
+  store.begin_group();
+  NewTrial twin = new_trial(0);
+  twin.ask_index = 2;
+  EXPECT_THROW(store.add_trials(study, std::vector{twin}), StoreError) << "this one fails alone";
+  EXPECT_THAT([&] { add_trials(store, study, 2, 3); }, ThrowsMessage<StoreError>(HasSubstr("expected 2 to 3")));
+  store.commit_group();
+  EXPECT_EQ(add_trials(store, study, 3, 2).size(), 3u);
+}
+
 TEST_P(StoreTest, ProposalThatIsThereAlreadyIsRefusedWithItsWholeBatch) {
   const StudyId study = add_study(store);
   add_trials(store, study, 2);
   NewTrial same_place = new_trial(5);
   same_place.ask_index = 1;
   NewTrial same_architecture = new_trial(1);
-  same_architecture.ask_index = 9;
+  same_architecture.ask_index = 2;
   EXPECT_THAT([&] { store.add_trials(study, std::vector{new_trial(3), same_place}); },
               ThrowsMessage<StoreError>(HasSubstr("ask_index 1")));
   EXPECT_THAT([&] { store.add_trials(study, std::vector{new_trial(3), same_architecture}); },
@@ -331,12 +344,12 @@ TEST_P(StoreTest, GroupIsStoredWhollyOrNotAtAll) {
   store.begin_group();
   add_trials(store, study, 1, 1);
   store.rollback_group();
-  add_trials(store, study, 1, 2);
-  EXPECT_THROW(add_trials(store, study, 1, 2), StoreError);
+  add_trials(store, study, 1, 1);
+  EXPECT_THROW(add_trials(store, study, 1, 1), StoreError);
   store.commit_group();
   EXPECT_EQ(store.trials(study).size(), 2u);
   store.begin_group();
-  add_trials(store, study, 1, 3);
+  add_trials(store, study, 1, 2);
   store.rollback_group();
   EXPECT_EQ(store.trials(study).size(), 2u);
 }

@@ -150,7 +150,7 @@ void Dispatcher::drop_study(StudyId study, const std::string& reason, bool over)
 }
 
 void Dispatcher::submit(StudyId study, std::vector<QueuedTrial> trials) {
-  if (queues_.find(study) == nullptr) return;
+  if (queues_.find(study) == nullptr) return refuse_study(study, trials);
   const SteadyTime admitted = clock_.steady() + options_.reconnect_grace;
   for (QueuedTrial& job : trials) {
     const TrialId trial = job.trial;
@@ -170,6 +170,20 @@ void Dispatcher::submit(StudyId study, std::vector<QueuedTrial> trials) {
     }
   }
   schedule_pump();
+}
+
+void Dispatcher::refuse_study(StudyId study, const std::vector<QueuedTrial>& trials) {
+  const std::string reason = "study " + to_string(study) + " does not run any more";
+  std::map<std::string, std::vector<Held>> told;
+  for (const QueuedTrial& job : trials) {
+    if (entries_.contains(job.trial)) continue;
+    if (adopting_.contains(job.trial)) unwanted_.insert(job.trial);
+    doom_leases(job.trial, reason, told);
+  }
+  tell_cancelled(told, reason);
+  for (const auto& [worker, held] : told) {
+    for (const Held& what : held) return_to_store(what, worker);
+  }
 }
 
 void Dispatcher::drain_workers(const std::string& reason) {
@@ -471,7 +485,8 @@ std::vector<Held> Dispatcher::adopted(Worker& worker, const std::vector<Candidat
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const auto& [what, known] = candidates[i];
     adopting_.erase(what.trial);
-    const bool cancelled = known && !entries_.contains(what.trial);
+    const bool unwanted = unwanted_.erase(what.trial) > 0;
+    const bool cancelled = (known || unwanted) && !entries_.contains(what.trial);
     if (yes[i]) {
       leases_.grant(what, worker.hello.name, true);
       logger("dispatch")->info("trial readopted trial={} worker={} attempt={}", what.trial.value, worker.hello.name, what.attempt);

@@ -93,7 +93,8 @@ class Dispatcher {
   /// trials are queued again in the store: a study that is added once more finds them there.
   void remove_study(StudyId study);
   /// Queues trials of a study that was added, in this order. After a start: all that are not final, also those that a worker was
-  /// faster to come back with; they are left to it. What is known already, or belongs to no known study, is ignored.
+  /// faster to come back with; they are left to it. What is known already is ignored. Trials of a study that is not known (it was cancelled
+  /// or failed while it was taken up) are not queued: workers that came back with them are told to stop, and the store has them back.
   void submit(StudyId study, std::vector<QueuedTrial> trials);
   /// No more packs; workers finish what they hold, then leave. Holds for workers that come later too.
   void drain_workers(const std::string& reason);
@@ -184,6 +185,7 @@ class Dispatcher {
   void forget(TrialId trial);
   void report_end(const TrialOutcome& outcome, const Finished& finish);
   void drop_study(StudyId study, const std::string& reason, bool over);
+  void refuse_study(StudyId study, const std::vector<QueuedTrial>& trials);
   void return_to_store(protocol::Held what, const std::string& worker);
   void doom_leases(TrialId trial, const std::string& reason, std::map<std::string, std::vector<protocol::Held>>& told);
   void tell_cancelled(const std::map<std::string, std::vector<protocol::Held>>& told, const std::string& reason);
@@ -204,6 +206,7 @@ class Dispatcher {
   std::unordered_map<TrialId, Entry> entries_;  // submitted and not final
   std::map<StudyId, std::size_t> entry_counts_;
   std::set<TrialId> adopting_;
+  std::set<TrialId> unwanted_;  // of these: their study is gone
   std::map<std::string, Worker> workers_;  // connected, or still holding something
   asio::steady_timer timer_;
   std::optional<std::string> draining_;

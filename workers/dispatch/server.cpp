@@ -194,6 +194,7 @@ asio::awaitable<void> Server::Impl::serve(tcp::socket socket) {
       response = std::move(*refused);
       keep_alive = false;
     } else if (websocket::is_upgrade(request) && request.target() == kWorkerPath) {
+      if (stopping) break;  // nobody would end the session
       begin_session(*connection, std::move(request));
       co_return;
     } else {

@@ -331,6 +331,80 @@ TEST(DispatcherTest, ATrialAdoptedBeforeItsStudyIsKnownIsLeasedAgainWhenItIsLost
   EXPECT_EQ(held(next.trials[0]), (Held{pack.trials[0].trial, 2}));
 }
 
+/// A daemon that was restarted, and a worker that came back with two trials of a study that is not taken up yet.
+struct Returned {
+  explicit Returned(Harness& h) : study(h.add_study(2)) {
+    {
+      ScriptedWorker before(h.port());
+      before.join("w", 2);
+      pack = before.expect<Pack>();
+      before.vanish();
+    }
+    h.end();
+    h.begin();
+    h.on_store([](Store& s) { return s.requeue_leased(); });
+    open = h.open_trials(study, true);
+    worker = std::make_unique<ScriptedWorker>(h.port());
+    worker->join("w", 2, {held(pack.trials[0]), held(pack.trials[1])});
+  }
+  StudyId study;
+  Pack pack;
+  std::vector<QueuedTrial> open;
+  std::unique_ptr<ScriptedWorker> worker;
+};
+
+TEST(DispatcherTest, TrialsOfAStudyThatIsGoneAreStoppedWhereTheyCameBack) {
+  Harness h;
+  Returned r(h);
+  EXPECT_EQ(h.trial(r.pack.trials[0].trial).state, TrialState::leased);
+  h.on_io([&] { h.dispatcher->submit(r.study, r.open); });  // it could not be taken up
+  const Cancel cancel = r.worker->expect<Cancel>();
+  EXPECT_THAT(cancel.held, UnorderedElementsAre(held(r.pack.trials[0]), held(r.pack.trials[1])));
+  EXPECT_THAT(cancel.reason, HasSubstr("does not run any more"));
+  for (const Trial& trial : h.trials_of(r.study)) EXPECT_EQ(trial.state, TrialState::queued) << "for when it is resumed";
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(r.study).queued; }), 0u);
+  for (const Held& what : cancel.held) EXPECT_FALSE(r.worker->report(what, 0, Outcome::cancelled).accepted);
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 2u);
+}
+
+TEST(DispatcherTest, TrialsOfAStudyThatWasCancelledAreStoppedWithoutAnEvent) {
+  Harness h;
+  Returned r(h);
+  h.on_store([&](Store& s) { return s.set_study_state(r.study, StudyState::cancelled); });
+  h.on_io([&] { h.dispatcher->cancel_study(r.study, "cancelled"); });
+  h.on_io([&] { h.dispatcher->submit(r.study, r.open); });
+  EXPECT_THAT(r.worker->expect<Cancel>().held, SizeIs(2));
+  for (const Trial& trial : h.trials_of(r.study)) EXPECT_EQ(trial.state, TrialState::cancelled);
+  EXPECT_THAT(event_kinds(h), ::testing::Not(::testing::Contains("result_late")));
+}
+
+TEST(DispatcherTest, ATrialThatIsBeingReadoptedIsStoppedTooWhenItsStudyIsGone) {
+  Harness h;
+  Returned r(h);
+  r.worker->vanish();
+  h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
+  h.end();
+  h.begin();
+  h.on_store([](Store& s) { return s.requeue_leased(); });
+  std::promise<void> go;
+  h.on_io([&, wait = go.get_future().share()] {
+    h.store->async(h.io->get_executor(), [wait](Store&) { return wait.wait(), true; }, [](StoreResult<bool>) {});
+  });
+  ScriptedWorker again(h.port());
+  protocol::Hello hello;
+  hello.name = "w";
+  hello.host = "here";
+  hello.pack = hello.slots = 2;
+  hello.held = {held(r.pack.trials[0])};
+  again.say(hello);
+  h.wait_until([&] { return h.dispatcher->connected_workers() == 1; });
+  h.on_io([&] { h.dispatcher->submit(r.study, r.open); });
+  go.set_value();
+  again.expect<protocol::Welcome>();
+  EXPECT_THAT(again.expect<Cancel>().held, ElementsAre(held(r.pack.trials[0])));
+  EXPECT_EQ(h.trial(r.pack.trials[0].trial).state, TrialState::queued);
+}
+
 TEST(DispatcherTest, AStudyThatIsRemovedLeavesItsTrialsQueuedInTheStore) {
   Harness h;
   const StudyId study = h.add_study(2);

@@ -220,6 +220,18 @@ TEST(ServerTest, ASilentPeerIsPingedThenDropped) {
   h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
 }
 
+TEST(ServerTest, AWorkerThatComesWhileItStopsGetsNoSession) {
+  Harness h;
+  RawClient client(h.port());
+  client.send("GET /api/v1/worker HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+              "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+              "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+  EXPECT_EQ(client.response().result_int(), 100u) << "the request is half received";
+  h.on_io([&] { h.listener->stop(); });
+  client.send("{}");
+  EXPECT_TRUE(client.ended());
+}
+
 TEST(ServerTest, StopsGracefully) {
   Harness h;
   ScriptedWorker worker(h.port());
