@@ -113,8 +113,8 @@ int main(int argc, char** argv) {
       predict_s.add(replay.predict_cpu_s);
       all_s.add(replay.all_cpu_s);
     }
-    std::printf("Default search: %ld trials, %d fits %.2f s, %d predictions of all expansions %.3f s, strategy and surrogate together %.2f s\n",
-                replay.trials, replay.fits, fit_s.median(), replay.predictions, predict_s.median(), all_s.median());
+    std::printf("Default search: %lld trials, %d fits %.2f s, %d predictions of all expansions %.3f s, strategy and surrogate together %.2f s\n",
+                static_cast<long long>(replay.trials), replay.fits, fit_s.median(), replay.predictions, predict_s.median(), all_s.median());
     if (as_json) {
       const nlohmann::json document{{"fit_vs_libtorch", ratio.median()}, {"fit_ms", 1e3 * fits.ours.median()},
                                     {"search_fits", replay.fits},        {"search_fit_s", fit_s.median()},

@@ -19,7 +19,7 @@ constexpr double kThoroughCpuS = 60;
 
 void print_header() {
   std::printf("%-10s %9s %9s %9s  %-18s %-18s %-18s %9s %8s\n", "shape", "ours us", "LibTorch", "Python", "vs LibTorch",
-              "vs Python", "GEMM share", "GFLOP/s", "epochs/s");
+              "vs Python", "GEMM share", "GFLOP/s", "c-ep/s");
 }
 
 std::string spread(const Rounds& figure) {
@@ -78,7 +78,8 @@ int run(const std::string& shape_name, const ComparisonOptions& options, bool th
   at::set_num_threads(1);
   prepare_training_thread();
   std::printf("Engine %s in packs of %zu; CPU time, one thread, medians of interleaved rounds (lowest-highest).\n"
-              "Microseconds and candidate-epochs per CPU second are per training step and candidate, %zu architectures of 1 to 4 steps.\n",
+              "us: CPU microseconds per training step of one candidate, mean over %zu architectures of 1 to 4 steps; c-ep/s: candidate-epochs\n"
+              "per CPU second; GFLOP/s: this core's 512-cube product. Scoring dev is left out: 16 rows once an epoch.\n",
               options.engine.engine.c_str(), options.engine.pack, options.architectures);
   const std::vector<Shape> shapes = shapes_of(shape_name);
   for (const Shape& shape : shapes) {

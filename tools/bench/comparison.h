@@ -1,6 +1,6 @@
 #pragma once
 
-#include <functional>
+#include <cstddef>
 #include <string>
 
 #include "tools/bench/engine_run.h"
@@ -12,7 +12,7 @@ namespace fusion::bench {
 struct ComparisonOptions {
   EngineRun engine;
   std::size_t architectures = 8;
-  double cpu_s = 7;  ///< measured per shape; at least kLeastRounds rounds are made whatever they cost
+  double cpu_s = 4;  ///< of this process per shape; at least kLeastRounds rounds are made whatever they cost
   std::string python = "/usr/bin/python3";
   std::string script;  ///< naive_loop.py
 };

@@ -1,6 +1,7 @@
 #include "tools/bench/python_loop.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@ nlohmann::json job_of(const Shape& shape, std::span<const Architecture> architec
 
 std::unique_ptr<PythonLoop> PythonLoop::start(const std::string& python, const std::string& script, const Shape& shape,
                                               std::span<const Architecture> architectures) {
+  ::signal(SIGPIPE, SIG_IGN);  // a child that has ended is noticed by its missing answer
   int to[2], from[2];
   if (::pipe2(to, O_CLOEXEC) != 0 || ::pipe2(from, O_CLOEXEC) != 0) throw Error("no pipe to Python could be made");
   posix_spawn_file_actions_t actions;

@@ -30,7 +30,8 @@ std::vector<Shape> all_shapes();
 /// space, not those of lucky draws.
 std::vector<Architecture> architectures_of(const Shape& shape, std::size_t count);
 
-/// Normal numbers, as features are after a batch normalisation, and random labels. What is learned does not matter, what it costs does.
+/// Normal numbers, each tap's first column shifted by what the label follows from: something is learned, so that losses of two trainers
+/// agree only if both learn it in the same way.
 FeatureSplit make_split(const Shape& shape, std::int64_t rows, std::uint64_t seed);
 /// The first rows of a split; shares its memory.
 FeatureSplit first_rows(const FeatureSplit& split, std::int64_t rows);
