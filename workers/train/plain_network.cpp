@@ -287,8 +287,7 @@ void Network<T>::classify(const T* hidden, std::int64_t rows, Workspace<T>& work
 }
 
 template <typename T>
-void Network<T>::predict(const FeatureTile<T>& tile, std::int64_t first, std::int64_t rows, bool add_stored, Workspace<T>& work,
-                         std::int64_t* out) const {
+T* Network<T>::logits(const FeatureTile<T>& tile, std::int64_t first, std::int64_t rows, Workspace<T>& work) const {
   reserve(work, rows);
   const Rows some{tile, first, rows};
   const T* previous = nullptr;
@@ -310,13 +309,20 @@ void Network<T>::predict(const FeatureTile<T>& tile, std::int64_t first, std::in
     previous = activated;
   }
   classify(previous, rows, work);
+  return work.logits.data();
+}
+
+template <typename T>
+void Network<T>::predict(const FeatureTile<T>& tile, std::int64_t first, std::int64_t rows, bool add_stored, Workspace<T>& work,
+                         std::int64_t* out) const {
+  T* const sums = logits(tile, first, rows, work);
   if (add_stored) {
     const T* const stored = tile.logits(first);
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t c = 0; c < options_.classes; ++c) work.logits.data()[r * class_columns_ + c] += stored[r * options_.classes + c];
+      for (std::int64_t c = 0; c < options_.classes; ++c) sums[r * class_columns_ + c] += stored[r * options_.classes + c];
     }
   }
-  k_.largest(work.logits.data(), class_columns_, rows, options_.classes, out);
+  k_.largest(sums, class_columns_, rows, options_.classes, out);
 }
 
 // ---- backward

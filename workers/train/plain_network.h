@@ -86,6 +86,9 @@ class Network {
   double train(const FeatureTile<T>& tile, std::int64_t first, std::int64_t rows, std::int64_t seen, const AdamStep<T>& adam,
                Workspace<T>& work);
 
+  /// The logits of rows of the tile with running statistics and without dropout: [rows, classes padded to kColumns], in `work`.
+  T* logits(const FeatureTile<T>& tile, std::int64_t first, std::int64_t rows, Workspace<T>& work) const;
+
   /// The predicted class of each row; with `add_stored`, of the sum of these logits and the tile's. `rows` of them to `out`.
   void predict(const FeatureTile<T>& tile, std::int64_t first, std::int64_t rows, bool add_stored, Workspace<T>& work,
                std::int64_t* out) const;

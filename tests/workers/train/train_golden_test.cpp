@@ -1,5 +1,5 @@
 // Training steps, the learning rate and weight sharing against the reference's own numbers.
-#include "tests/model/golden_cases.h"
+#include "tests/workers/train/golden_step_model.h"
 
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty_like.h>
@@ -19,106 +19,18 @@ namespace {
 
 using golden::Case;
 using golden::expect_close;
+using golden::StepModel;
+using golden::StepOptimiser;
 using golden::Tolerance;
-
-/// The number behind a word in the sidecar's sentences: "eta_max 1e-3".
-double number_behind(const std::string& text, const std::string& word, double fallback) {
-  std::smatch found;
-  return std::regex_search(text, found, std::regex(word + " ([0-9.eE+-]+[0-9])")) ? std::stod(found[1]) : fallback;
-}
-double number_before(const std::string& text, const std::string& word, double fallback) {
-  std::smatch found;
-  return std::regex_search(text, found, std::regex("([0-9.eE+-]+) " + word)) ? std::stod(found[1]) : fallback;
-}
-
-/// Both backbones (in training mode) and the fusion network of a train_step case; or stored taps where it has no backbones.
-class StepModel {
- public:
-  explicit StepModel(const Case& given) : given_(given) {
-    TapWidths widths;
-    for (const std::string name : {"audio", "image"}) {
-      auto& of_modality = widths.emplace_back();
-      if (given.has("input." + name)) {
-        const at::Tensor input = given.tensor("input." + name);
-        LeNet& network = backbones_.emplace_back(
-            golden::lenet_options(given.tensors, "initial." + name + ".", input, name == "audio"), 0);
-        load_tensors(given.tensors, golden::all_tensors(network), "initial." + name + ".");
-        of_modality = network.options().tap_widths();
-        inputs_.push_back(input);
-      } else {
-        auto& of_taps = stored_taps_.emplace_back();
-        for (int i = 0; given.has("tap." + name + std::to_string(i)); ++i) {
-          of_taps.push_back(given.tensor("tap." + name + std::to_string(i)));
-          of_modality.push_back(of_taps.back().size(1));
-        }
-      }
-    }
-    const FusionOptions options{given.facts.at("inner_representation_size"),
-                                given.tensors.at("initial.classifier.bias").shape.at(0), given.facts.at("batchnorm"),
-                                given.facts.at("alphas")};
-    fusion_.emplace(architecture_from_triplets(given.facts.at("conf")), widths, options, 0);
-    load_tensors(given.tensors, fusion_->parameters().named(), "initial.");
-    load_tensors(given.tensors, fusion_->buffers().named(), "initial.");
-    const bool all = given.facts.at("trainable").get<std::string>().rfind("all", 0) == 0;
-    for (LeNet& network : backbones_) network.parameters().set_trainable(all);
-  }
-
-  std::vector<at::Tensor> parameters() const {
-    std::vector<at::Tensor> all = fusion_->parameters().tensors();
-    for (const LeNet& network : backbones_) {
-      for (const at::Tensor& tensor : network.parameters().tensors()) all.push_back(tensor);
-    }
-    return all;
-  }
-
-  /// Every tensor under the name it has in the case.
-  NamedTensors named() const {
-    NamedTensors all = fusion_->parameters().named();
-    all.insert(all.end(), fusion_->buffers().named().begin(), fusion_->buffers().named().end());
-    for (std::size_t m = 0; m < backbones_.size(); ++m) {
-      for (const auto& [name, tensor] : golden::all_tensors(backbones_[m])) {
-        all.emplace_back((m == 0 ? "audio." : "image.") + name, tensor);
-      }
-    }
-    return all;
-  }
-
-  /// Fusion logits, then each backbone's own (audio, image).
-  std::vector<at::Tensor> forward() const {
-    std::vector<at::Tensor> logits{at::Tensor()};
-    std::vector<std::vector<at::Tensor>> taps = stored_taps_;
-    for (std::size_t m = 0; m < backbones_.size(); ++m) {
-      const BackboneOutput out = backbones_[m].forward(inputs_[m], true);
-      taps.push_back(out.taps);
-      logits.push_back(out.logits);
-    }
-    std::vector<at::Tensor> joined;
-    for (std::size_t i = 0; i < fusion_->architecture().steps.size(); ++i) joined.push_back(fusion_->join(i, taps));
-    logits.front() = fusion_->forward(joined, {}, true);
-    return logits;
-  }
-
- private:
-  const Case& given_;
-  std::vector<LeNet> backbones_;
-  std::vector<at::Tensor> inputs_;
-  std::vector<std::vector<at::Tensor>> stored_taps_;
-  std::optional<FusionNetwork> fusion_;
-};
 
 void train_step(const Case& given) {
   ASSERT_EQ(given.facts.value("dropout", 0.0), 0.0) << "the masks of another generator cannot be drawn here";
   const auto& tolerances = given.facts.at("tolerance");
   const Tolerance exact = Tolerance::read(tolerances.at("logits/loss/grad"));
-  const std::string optimiser = given.facts.at("optimiser");
   const bool multitask = given.facts.at("multitask");
   StepModel model(given);
-  Adam adam(model.parameters(), AdamOptions{.eps = number_behind(optimiser, "eps", 1e-8),
-                                            .weight_decay = number_behind(optimiser, "weight decay", 1e-4)});
-  CosineSchedule schedule({number_behind(optimiser, "eta_max", 1e-3), number_behind(optimiser, "eta_min", 1e-6),
-                           static_cast<int>(number_behind(optimiser, "Ti", 1)),
-                           static_cast<int>(number_behind(optimiser, "Tm", 2)), RestartRule::reference},
-                          number_before(optimiser, "batches per epoch", 7));
+  StepOptimiser optimiser(given);
+  Adam adam(model.parameters(), optimiser.adam);
   const at::Tensor labels = given.tensor("labels");
   const at::Tensor losses = given.tensor("losses");
   const at::Tensor rates = given.tensor("lrs");
@@ -128,7 +40,7 @@ void train_step(const Case& given) {
     const std::vector<at::Tensor> logits = model.forward();
     at::Tensor loss = at::cross_entropy_loss(logits.front(), labels);
     for (std::size_t m = 1; multitask && m < logits.size(); ++m) loss = loss.add(at::cross_entropy_loss(logits[m], labels));
-    const double rate = schedule.next();
+    const double rate = optimiser.schedule.next();
     EXPECT_NEAR(rate, rates[step - 1].item<double>(), 1e-9) << name;
     loss.backward();
     expect_close(loss, losses[step - 1], exact, name + ".loss");
