@@ -7,6 +7,7 @@
 
 #include "base/enum_names.h"
 #include "base/json_reader.h"
+#include "space/early_stopping_options.h"
 #include "space/training_options.h"
 
 namespace fusion {
@@ -31,6 +32,7 @@ struct StudySpec {
   nlohmann::json space = nlohmann::json::object();
   nlohmann::json strategy = nlohmann::json::object();
   TrainingOptions training;
+  EarlyStoppingOptions early_stopping;
   std::uint64_t seed = 0;
   int priority = 0;      ///< higher first; equal ones share the workers in turn
   int retries = 2;       ///< attempts that may fail (failed or oom) before the trial is failed for good

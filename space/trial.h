@@ -17,7 +17,8 @@
 namespace fusion {
 
 /// queued -> leased -> completed | failed;   leased -> queued (lost, preempted, or failed with retries left);
-/// queued | leased -> cancelled. completed, failed and cancelled are final. Names are stored.
+/// queued | leased -> cancelled. completed, failed and cancelled are final. A trial that was ended early with a score (outcome
+/// pruned) is completed too, and marked. Names are stored.
 enum class TrialState : std::uint8_t { queued, leased, completed, failed, cancelled };
 template <>
 struct EnumNames<TrialState> {
@@ -108,6 +109,7 @@ struct Trial {
   int attempt = 0;         ///< attempts begun so far
   int failures = 0;        ///< attempts that ended failed or oom; more than the study's retries: state failed
   std::optional<Score> score;
+  bool pruned = false;     ///< completed, but ended early: the score is of the epochs that were finished
   std::string error;       ///< of the last attempt that failed
   std::string facts;       ///< JSON the strategy noted with the proposal (level, iteration, temperature, prediction)
   UnixMs created = 0, updated = 0;

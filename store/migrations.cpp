@@ -218,7 +218,50 @@ FROM epochs AS e JOIN trials AS t ON t.id = e.trial_id JOIN studies AS s ON s.id
 ORDER BY e.trial_id, e.attempt, e.epoch;
 )sql";
 
-constexpr std::array<std::string_view, 1> kMigrations{kSchema1};
+// Early stopping: a trial that was ended early is completed, keeps the score of the epochs it had, and is marked.
+constexpr std::string_view kSchema2 = R"sql(
+ALTER TABLE trials ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0  -- 1: ended early, dev_score is of the epochs it had
+  CHECK (pruned = 0 OR (pruned = 1 AND dev_score IS NOT NULL));
+CREATE INDEX trials_pruned ON trials (study_id) WHERE pruned;
+DROP VIEW leaderboard;
+DROP VIEW history;
+DROP VIEW study_progress;
+
+CREATE VIEW leaderboard AS         -- trials that were trained to their end, best first; rank counts within the study
+SELECT s.name AS study, r.rank, round(t.dev_score, 4) AS dev_score, round(t.test_score, 4) AS test_score, t.steps,
+       t.architecture, t.best_epoch, round(t.train_s, 2) AS train_s, t.parameters, t.id AS trial, t.replica, t.seed,
+       round(t.dev_accuracy, 4) AS dev_accuracy, round(t.dev_weighted_f1, 4) AS dev_weighted_f1,
+       round(t.dev_macro_f1, 4) AS dev_macro_f1, datetime(t.ended_ms / 1000, 'unixepoch') AS ended, t.study_id
+FROM (SELECT id, row_number() OVER (PARTITION BY study_id ORDER BY dev_score DESC, ask_index) AS rank
+      FROM trials WHERE dev_score IS NOT NULL AND NOT pruned) AS r
+JOIN trials AS t ON t.id = r.id JOIN studies AS s ON s.id = t.study_id
+ORDER BY t.dev_score DESC, t.study_id, r.rank;
+
+CREATE VIEW history AS             -- trials in the order they ended, with the best score until then (of those not pruned)
+SELECT s.name AS study, t.told_index, t.state, t.pruned, round(t.dev_score, 4) AS dev_score,
+       round(r.best_so_far, 4) AS best_so_far,
+       t.steps, t.architecture, round((t.ended_ms - s.created_ms) / 1000.0, 1) AS elapsed_s, round(t.train_s, 2) AS train_s,
+       t.id AS trial, t.ask_index, datetime(t.ended_ms / 1000, 'unixepoch') AS ended, t.study_id
+FROM (SELECT id, study_id, told_index,
+             max(CASE WHEN NOT pruned THEN dev_score END) OVER (PARTITION BY study_id ORDER BY told_index) AS best_so_far
+      FROM trials WHERE told_index IS NOT NULL) AS r
+JOIN trials AS t ON t.id = r.id JOIN studies AS s ON s.id = t.study_id
+ORDER BY r.study_id, r.told_index;
+
+CREATE VIEW study_progress AS      -- a row per study: how far it is
+SELECT s.name AS study, s.state, s.strategy, s.dataset, count(t.id) AS asked,
+       count(t.id) FILTER (WHERE t.state = 'queued') AS queued, count(t.id) FILTER (WHERE t.state = 'leased') AS leased,
+       count(t.id) FILTER (WHERE t.state = 'completed') AS completed, count(t.id) FILTER (WHERE t.pruned) AS pruned,
+       count(t.id) FILTER (WHERE t.state = 'failed') AS failed,
+       count(t.id) FILTER (WHERE t.state = 'cancelled') AS cancelled,
+       round(max(t.dev_score) FILTER (WHERE NOT t.pruned), 4) AS best_dev_score, round(coalesce(sum(t.train_s), 0) / 3600, 3) AS train_h,
+       datetime(s.created_ms / 1000, 'unixepoch') AS created, datetime(max(t.ended_ms) / 1000, 'unixepoch') AS last_ended,
+       s.error, s.id AS study_id
+FROM studies AS s LEFT JOIN trials AS t ON t.study_id = s.id
+GROUP BY s.id ORDER BY s.id;
+)sql";
+
+constexpr std::array<std::string_view, 2> kMigrations{kSchema1, kSchema2};
 
 void note(Database& database, std::string_view key, const std::string& value) {
   Statement(database, "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")

@@ -56,7 +56,7 @@ StudyRecord read_study(const Statement& row, const std::string& path) {
 constexpr std::string_view kTrialColumns =
     "SELECT id, study_id, ask_index, told_index, architecture, seed, state, attempts, failures, error, facts, created_ms,"
     " updated_ms, dev_score, best_epoch, dev_accuracy, dev_weighted_f1, dev_macro_f1, test_score, train_loss, train_s,"
-    " parameters FROM trials ";
+    " parameters, pruned FROM trials ";
 
 Trial read_trial(const Statement& row) {
   Trial trial;
@@ -85,6 +85,7 @@ Trial read_trial(const Statement& row) {
   score.train_s = row.number(20);
   score.parameters = row.integer(21);
   trial.score = score;
+  trial.pruned = row.integer(22) != 0;
   return trial;
 }
 
@@ -122,7 +123,7 @@ struct Store::Impl {
   void complete(const TrialOutcome& outcome, std::int64_t told_index);
   void end_trial(const TrialOutcome& outcome, TrialState state, std::optional<std::int64_t> told_index, int failures);
   FinishResult finish(const TrialOutcome& outcome);
-  void finish_completed(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result);
+  void finish_scored(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result);
   void finish_otherwise(const TrialOutcome& outcome, const Current& trial, FinishResult& result);
   void note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text);
   void add_event(const Event& event);
@@ -390,6 +391,18 @@ bool Store::add_epoch(TrialId trial, int attempt, const EpochReport& report) {
   });
 }
 
+std::vector<EpochScore> Store::epoch_scores(StudyId study, std::span<const int> epochs) const {
+  std::vector<EpochScore> scores;
+  for (const int epoch : epochs) {
+    const auto row = impl_->statements.use(
+        "SELECT e.trial_id, e.dev_score, max(e.attempt) FROM trials AS t JOIN epochs AS e ON e.trial_id = t.id"
+        " WHERE t.study_id = ?1 AND e.epoch = ?2 AND e.dev_score IS NOT NULL GROUP BY e.trial_id");
+    row->bind(study, epoch);
+    while (row->step()) scores.push_back({TrialId{row->integer(0)}, epoch, row->number(1)});
+  }
+  return scores;
+}
+
 int Store::requeue_leased() {
   return impl_->atomically([&] {
     const UnixMs now = impl_->clock->unix_ms();
@@ -444,32 +457,32 @@ FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
   result.state = trial->state;
   bool exists = false;
   const std::optional<Outcome> before = ended_as(outcome.trial, outcome.attempt, exists);
-  const bool completed = outcome.outcome == Outcome::completed;
+  const bool scored = outcome.outcome == Outcome::completed || outcome.outcome == Outcome::pruned;
   const bool holds_lease = trial->state == TrialState::leased && outcome.attempt == trial->attempt;
   if (!exists) {
     note_late(outcome, trial->study, true, "that attempt never began");
-  } else if (is_final(trial->state) || !(completed || holds_lease)) {
+  } else if (is_final(trial->state) || !(scored || holds_lease)) {
     // A worker that answers a cancellation, repeats what was recorded, or hands back what it has not trained is no news.
-    if (completed || (before != outcome.outcome && outcome.outcome != Outcome::preempted)) {
+    if (scored || (before != outcome.outcome && outcome.outcome != Outcome::preempted)) {
       note_late(outcome, trial->study, true, "the trial is " + std::string(name_of(trial->state)) + " already: dropped");
     }
-  } else if (completed) {
-    finish_completed(outcome, *trial, !holds_lease, result);
+  } else if (scored) {
+    finish_scored(outcome, *trial, !holds_lease, result);
   } else {
     finish_otherwise(outcome, *trial, result);
   }
   return result;
 }
 
-void Store::Impl::finish_completed(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result) {
+void Store::Impl::finish_scored(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result) {
   if (!outcome.score || !(outcome.score->dev_score >= 0 && outcome.score->dev_score <= 1)) {
     throw StoreError(database.path() + ": trial " + to_string(outcome.trial) + " attempt " +
-                     std::to_string(outcome.attempt) + ": outcome completed needs a dev_score in [0, 1], got " +
-                     (outcome.score ? std::to_string(outcome.score->dev_score) : "none"));
+                     std::to_string(outcome.attempt) + ": outcome " + std::string(name_of(outcome.outcome)) +
+                     " needs a dev_score in [0, 1], got " + (outcome.score ? std::to_string(outcome.score->dev_score) : "none"));
   }
   end_attempt(outcome);
   if (late) {
-    cancel_open_attempt(outcome.trial, "attempt " + std::to_string(outcome.attempt) + " completed first");
+    cancel_open_attempt(outcome.trial, "attempt " + std::to_string(outcome.attempt) + " ended " + std::string(name_of(outcome.outcome)) + " first");
     note_late(outcome, trial.study, true, "nobody had finished the trial: accepted");
   }
   result.told_index = next_told_index(trial.study);
@@ -489,7 +502,7 @@ void Store::Impl::finish_otherwise(const TrialOutcome& outcome, const Current& t
     case Outcome::preempted:
     case Outcome::lost: break;
     case Outcome::completed:
-    case Outcome::pruned:
+    case Outcome::pruned: break;  // not here: they have a score
     case Outcome::cancelled: next = TrialState::cancelled; break;
   }
   end_attempt(outcome);
@@ -550,10 +563,10 @@ void Store::Impl::complete(const TrialOutcome& outcome, std::int64_t told_index)
   statements
       .use("UPDATE trials SET state = 'completed', told_index = ?2, scored_attempt = ?3, dev_score = ?4, best_epoch = ?5,"
            " dev_accuracy = ?6, dev_weighted_f1 = ?7, dev_macro_f1 = ?8, test_score = ?9, train_loss = ?10, train_s = ?11,"
-           " parameters = ?12, updated_ms = ?13, ended_ms = ?13 WHERE id = ?1")
+           " parameters = ?12, pruned = ?13, updated_ms = ?14, ended_ms = ?14 WHERE id = ?1")
       ->bind(outcome.trial, told_index, outcome.attempt, score.dev_score, score.best_epoch, score.dev_accuracy,
              score.dev_weighted_f1, score.dev_macro_f1, score.test_score, score.train_loss, score.train_s,
-             score.parameters, clock->unix_ms())
+             score.parameters, outcome.outcome == Outcome::pruned ? 1 : 0, clock->unix_ms())
       .run();
 }
 

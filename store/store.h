@@ -46,6 +46,14 @@ struct FitRow {
   nlohmann::json details = nlohmann::json::object();
 };
 
+/// A dev score that a trial reported after an epoch.
+struct EpochScore {
+  TrialId trial;
+  int epoch = 0;
+  double dev_score = 0;
+  bool operator==(const EpochScore&) const = default;
+};
+
 struct WorkerRecord {
   WorkerId id;
   std::string name, host, device, code_version, torch_version;
@@ -114,10 +122,12 @@ class Store {
   bool readopt(TrialId trial, int attempt, WorkerId worker);
   /// False (and nothing stored) if that epoch of that attempt is there already or the trial or attempt is unknown.
   bool add_epoch(TrialId trial, int attempt, const EpochReport& report);
-  /// Ends an attempt. completed: accepted from any attempt while the trial is not final; one that is open beside it ends as
-  /// cancelled. Other outcomes: only from the current attempt of a leased trial. failed and oom count against the study's
-  /// `retries`: queued again, or failed. preempted and lost: queued again. pruned and cancelled: cancelled. Throws StoreError for
-  /// completed without a dev_score in [0, 1].
+  /// What the trials of a study reported after these epochs, a row for each trial and epoch: the last attempt that did.
+  std::vector<EpochScore> epoch_scores(StudyId study, std::span<const int> epochs) const;
+  /// Ends an attempt. completed and pruned have a score and make the trial completed (marked, if pruned): accepted from any attempt
+  /// while the trial is not final; one that is open beside it ends as cancelled. Other outcomes: only from the current attempt of a
+  /// leased trial. failed and oom count against the study's `retries`: queued again, or failed. preempted and lost: queued again.
+  /// cancelled: cancelled. Throws StoreError for completed and pruned without a dev_score in [0, 1].
   FinishResult finish(const TrialOutcome& outcome);
   /// On start: every leased trial is queued again, its attempt ended as lost, and workers that never left have left. Returns how
   /// many trials.

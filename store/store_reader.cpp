@@ -80,7 +80,7 @@ json rows_of(Statement& row, std::initializer_list<std::string_view> documents =
 }
 
 constexpr std::string_view kTrialColumns =
-    "SELECT id, study_id AS study, ask_index, told_index, architecture, steps, seed, replica, state, attempts, failures,"
+    "SELECT id, study_id AS study, ask_index, told_index, architecture, steps, seed, replica, state, pruned, attempts, failures,"
     " dev_score, test_score, best_epoch, train_loss, dev_accuracy, dev_weighted_f1, dev_macro_f1, train_s, parameters, error,"
     " facts, created_ms, ended_ms FROM trials ";
 
@@ -88,6 +88,7 @@ json trial_of(const Statement& row) {
   json trial = object_of(row, {"architecture", "facts"});
   // SQLite's integers are signed; a seed is not.
   trial["seed"] = static_cast<std::uint64_t>(trial["seed"].get<std::int64_t>());
+  trial["pruned"] = trial["pruned"] == 1;
   return trial;
 }
 
@@ -245,12 +246,15 @@ json StoreReader::Impl::counts(StudyId study) {
     asked += row->integer(1);
   }
   counts["asked"] = asked;
+  const auto pruned = statements.use("SELECT count(*) FROM trials WHERE study_id = ?1 AND pruned");
+  pruned->bind(study).step();
+  counts["pruned"] = pruned->integer(0);
   return counts;
 }
 
 json StoreReader::Impl::best_of(StudyId study) {
   const auto row = statements.use(
-      "SELECT id AS trial, architecture, dev_score FROM trials WHERE study_id = ?1 AND dev_score IS NOT NULL"
+      "SELECT id AS trial, architecture, dev_score FROM trials WHERE study_id = ?1 AND dev_score IS NOT NULL AND NOT pruned"
       " ORDER BY dev_score DESC, ask_index LIMIT 1");
   if (!row->bind(study).step()) return nullptr;
   return object_of(*row, {"architecture"});
@@ -314,7 +318,7 @@ json StoreReader::trials(StudyId study, const TrialQuery& query) const {
   switch (query.order) {
     case TrialQuery::Order::asked: sql += "ORDER BY ask_index "; break;
     case TrialQuery::Order::ended: sql += "AND told_index IS NOT NULL ORDER BY told_index "; break;
-    case TrialQuery::Order::best: sql += "AND dev_score IS NOT NULL ORDER BY dev_score DESC, ask_index "; break;
+    case TrialQuery::Order::best: sql += "AND dev_score IS NOT NULL AND NOT pruned ORDER BY dev_score DESC, ask_index "; break;
   }
   sql += "LIMIT ?2 OFFSET ?3";
   // To SQLite a negative limit means none at all.

@@ -34,7 +34,7 @@ class StoreReader {
   std::optional<nlohmann::json> study(StudyId id) const;      ///< summary + spec + dataset + last fit + counts per state
   nlohmann::json trials(StudyId study, const TrialQuery& query) const;
   std::optional<nlohmann::json> trial(TrialId id) const;      ///< with attempts and epochs
-  nlohmann::json best(StudyId study, std::int64_t top) const; ///< completed trials by dev_score, ties by ask_index
+  nlohmann::json best(StudyId study, std::int64_t top) const; ///< completed trials by dev_score, ties by ask_index; none that was pruned
   nlohmann::json fits(StudyId study) const;
   nlohmann::json workers() const;
   nlohmann::json events(std::optional<StudyId> study, std::int64_t after_id, std::int64_t limit) const;

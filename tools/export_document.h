@@ -8,7 +8,7 @@
 
 namespace fusion {
 
-/// What `fusionctl export` writes: the best trials of a study with everything needed to train them again elsewhere, also
+/// What `fusionctl export` writes: the best trials of a study (none that was ended early) with everything needed to train them again elsewhere, also
 /// from another database: {"format": "fusiond-export-1", "study": {id, name, seed, state, dataset, dataset_digest, code_version},
 /// "dataset": {...DatasetSpec}, "training": {...}, "architectures": [{"rank", "trial", "dev_score", "test_score", "seed",
 /// "triplets", "steps": [{"taps": {"audio": "tap3"}, "op", "activation"}], "train_s", ...}]}. nullopt: no such study.

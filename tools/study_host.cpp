@@ -48,6 +48,7 @@ void StudyHost::start(StudyRecord record, std::vector<Trial> trials) {
   entry.dataset_digest = record.dataset.digest;
   entry.training = record.spec.training;
   entry.order_seed = order_seed(record.spec.seed);
+  entry.early_stopping = record.spec.early_stopping;
   dispatcher_.add_study(entry);
   const auto [place, is_new] = studies_.insert_or_assign(id, Runtime{record, asio::make_strand(search_.get_executor()), nullptr, {}, {}});
   asio::post(place->second.strand, [this, id, record = std::move(record), trials = std::move(trials), strand = place->second.strand]() mutable {

@@ -46,6 +46,24 @@ TEST(StudySpecTest, ReportsEveryProblemAtOnce) {
   }
 }
 
+TEST(StudySpecTest, EarlyStoppingIsOffUnlessItIsAskedFor) {
+  const std::string head = R"({"name": "n", "dataset": "d", "strategy": {"name": "mfas"}, "training": {"epochs": 9}, "early_stopping": )";
+  EXPECT_EQ(read_study(R"({"name": "n", "dataset": "d", "strategy": {"name": "mfas"}})").early_stopping, EarlyStoppingOptions{});
+  EXPECT_EQ(EarlyStoppingOptions{}.policy, EarlyStoppingPolicy::none);
+  const StudySpec spec = read_study(head + R"({"policy": "asha", "reduction": 2}})");
+  EXPECT_EQ(spec.early_stopping, (EarlyStoppingOptions{EarlyStoppingPolicy::asha, 2, 1}));
+  EXPECT_EQ(read_study(spec.to_json().dump()).early_stopping, spec.early_stopping);
+  EXPECT_NO_THROW(read_study(head + R"({"policy": "none", "min_epochs": 9}})"));
+  try {
+    read_study(head + R"({"policy": "asha", "min_epochs": 9, "reduction": 1, "rungs": 3}})");
+    FAIL() << "no error";
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("/early_stopping/min_epochs: expected less than /training/epochs, which is 9, got 9"));
+    EXPECT_THAT(error.what(), HasSubstr("/early_stopping/reduction: expected an integer in [2, 1000], got 1"));
+    EXPECT_THAT(error.what(), HasSubstr("/early_stopping/rungs"));
+  }
+}
+
 nlohmann::json manifest() {
   nlohmann::json json = testing::avmnist_spec().to_json();
   json["format"] = "fusiond-features-1";

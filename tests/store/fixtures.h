@@ -62,6 +62,7 @@ inline TrialOutcome completed(TrialId trial, int attempt, double dev_score) {
 
 inline TrialOutcome ended(TrialId trial, int attempt, Outcome outcome, const std::string& error = "") {
   if (outcome == Outcome::completed) return completed(trial, attempt, 0.5);
+  if (outcome == Outcome::pruned) return {trial, attempt, outcome, score_of(0.25), error, "autograd", "cpu", "0.1.0", "1.13.0"};
   return {trial, attempt, outcome, std::nullopt, error, "autograd", "cpu", "0.1.0", "1.13.0"};
 }
 

@@ -78,13 +78,13 @@ TEST_F(GroupCommitTest, ManyThreadsLoseNothingAndKeepTheirOrder) {
   std::thread answers([&] { io.run(); });
   std::vector<std::vector<int>> answered(kThreads);  // touched by the thread of the answers only
   std::atomic<int> left{kThreads * kEach};
+  std::int64_t next = 0;  // touched by the store thread only
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kEach; ++i) {
-        const int n = t * kEach + i;
         group->async(
-            io.get_executor(), [this, n](Store& store) { return add_trials(store, study, 1, n)[0]; },
+            io.get_executor(), [this, &next](Store& store) { return add_trials(store, study, 1, next++)[0]; },
             [&, t, i](StoreResult<TrialId> result) {
               EXPECT_TRUE(result.ok());
               answered[static_cast<std::size_t>(t)].push_back(i);

@@ -51,7 +51,7 @@ TEST_F(StoreReaderTest, StudySummarySpeaksTheProtocol) {
   EXPECT_EQ(studies[0]["strategy"], "random");
   EXPECT_EQ(studies[0]["dataset"], "avmnist");
   EXPECT_EQ(studies[0]["trials"], json::parse(R"({"asked": 12, "queued": 1, "leased": 1, "completed": 9, "failed": 1,
-                                                  "cancelled": 0, "total": null})"));
+                                                  "pruned": 0, "cancelled": 0, "total": null})"));
   EXPECT_NEAR(studies[0]["best"]["dev_score"].get<double>(), 0.65, 1e-12);
   EXPECT_TRUE(studies[0]["best"]["architecture"].is_array());
   EXPECT_EQ(studies[1]["trials"]["cancelled"], 3);
@@ -72,7 +72,7 @@ TEST_F(StoreReaderTest, OneStudyAloneHasSpecAndLastFit) {
 TEST_F(StoreReaderTest, TrialSpeaksTheProtocol) {
   const json trial = reader.trial(TrialId{10}).value();
   EXPECT_EQ(keys(trial),
-            (std::set<std::string>{"id", "study", "ask_index", "told_index", "architecture", "steps", "seed", "replica", "state",
+            (std::set<std::string>{"id", "study", "ask_index", "told_index", "architecture", "steps", "seed", "replica", "state", "pruned",
                                    "attempts", "failures", "dev_score", "test_score", "best_epoch", "train_loss",
                                    "dev_accuracy", "dev_weighted_f1", "dev_macro_f1", "train_s", "parameters", "error",
                                    "facts", "created_ms", "ended_ms", "attempt_log", "epochs"}));
@@ -122,6 +122,29 @@ TEST_F(StoreReaderTest, TiesAreBrokenByTheOrderOfProposals) {
   }
   const json best = reader.best(study, 3);
   for (int n = 0; n < 3; ++n) EXPECT_EQ(best[static_cast<std::size_t>(n)]["ask_index"], n);
+}
+
+TEST_F(StoreReaderTest, WhatWasPrunedIsShownButIsNeverTheBest) {
+  const StudyId study = fusion::testing::add_study(store, "early");
+  const auto ids = fusion::testing::add_trials(store, study, 2);
+  for (const TrialId id : ids) store.lease(id, WorkerId{});
+  store.finish(fusion::testing::ended(ids[0], 1, Outcome::pruned));
+  EXPECT_TRUE(reader.study(study).value()["best"].is_null());
+  store.finish(fusion::testing::completed(ids[1], 1, 0.125));  // worse than what the pruned one had
+  const json shown = reader.study(study).value();
+  EXPECT_EQ(shown["best"]["trial"], ids[1].value);
+  EXPECT_EQ(shown["trials"]["completed"], 2);
+  EXPECT_EQ(shown["trials"]["pruned"], 1);
+  EXPECT_EQ(reader.best(study, 5).size(), 1u);
+  const json trials = reader.trials(study, {});
+  EXPECT_EQ(trials[0]["pruned"], true);
+  EXPECT_EQ(trials[0]["dev_score"], 0.25);
+  EXPECT_EQ(trials[1]["pruned"], false);
+  const auto value = [&](const std::string& sql) { return query(sql, 10, 5s)["rows"][0][0]; };
+  EXPECT_EQ(value("SELECT count(*) FROM leaderboard WHERE study = 'early'"), 1);
+  EXPECT_EQ(value("SELECT best_dev_score FROM study_progress WHERE study = 'early'"), 0.125);
+  EXPECT_EQ(value("SELECT pruned FROM study_progress WHERE study = 'early'"), 1);
+  EXPECT_TRUE(value("SELECT best_so_far FROM history WHERE study = 'early' AND pruned").is_null());
 }
 
 TEST_F(StoreReaderTest, FitsWorkersAndEvents) {
@@ -213,7 +236,7 @@ TEST_F(StoreReaderTest, OnlyOneStatementIsTaken) {
 
 TEST_F(StoreReaderTest, PragmasThatOnlyTellAreAllowed) {
   EXPECT_GT(query("PRAGMA table_info(trials)")["rows"].size(), 20u);
-  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 1);
+  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 2);
   EXPECT_GT(query("SELECT name FROM pragma_table_info('trials')")["rows"].size(), 20u);
   EXPECT_GT(query("SELECT sql FROM sqlite_schema")["rows"].size(), 10u);
   EXPECT_GT(query("EXPLAIN QUERY PLAN SELECT * FROM leaderboard")["rows"].size(), 0u);
@@ -258,9 +281,10 @@ TEST_F(StoreReaderTest, FrequentQueriesUseTheirIndexAndSortNothing) {
     EXPECT_THAT(text, HasSubstr(index)) << sql;
     EXPECT_THAT(text, ::testing::Not(HasSubstr("TEMP B-TREE"))) << sql;
   };
-  expect_plan("SELECT * FROM trials WHERE study_id = 1 AND dev_score IS NOT NULL ORDER BY dev_score DESC, ask_index LIMIT 5",
+  expect_plan("SELECT * FROM trials WHERE study_id = 1 AND dev_score IS NOT NULL AND NOT pruned ORDER BY dev_score DESC, ask_index LIMIT 5",
               "trials_best");
-  expect_plan("SELECT * FROM trials WHERE study_id = 1 AND +state = 'completed' AND dev_score IS NOT NULL"
+  expect_plan("SELECT count(*) FROM trials WHERE study_id = 1 AND pruned", "trials_pruned");
+  expect_plan("SELECT * FROM trials WHERE study_id = 1 AND +state = 'completed' AND dev_score IS NOT NULL AND NOT pruned"
               " ORDER BY dev_score DESC, ask_index LIMIT 5", "trials_best");
   expect_plan("SELECT * FROM trials WHERE study_id = 1 AND told_index IS NOT NULL ORDER BY told_index LIMIT 5", "trials_told");
   expect_plan("SELECT * FROM trials WHERE study_id = 1 AND state = 'queued' ORDER BY ask_index LIMIT 5", "trials_state");

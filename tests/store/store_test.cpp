@@ -337,6 +337,40 @@ TEST_P(StoreTest, FitOfAReplayChangesNothing) {
   EXPECT_THROW(store.add_fit(StudyId{9}, fit), StoreError);
 }
 
+TEST_P(StoreTest, APrunedTrialIsCompletedWithItsScoreAndMarked) {
+  const StudyId study = add_study(store);
+  const auto trials = add_trials(store, study, 3);
+  for (const TrialId trial : trials) store.lease(trial, WorkerId{});
+  const FinishResult pruned = store.finish(ended(trials[0], 1, Outcome::pruned, "behind"));
+  EXPECT_TRUE(pruned.accepted);
+  EXPECT_EQ(pruned.state, TrialState::completed);
+  EXPECT_EQ(pruned.told_index, 0);
+  store.finish(completed(trials[1], 1, 0.125));
+  TrialOutcome without = ended(trials[2], 1, Outcome::pruned);
+  without.score.reset();
+  EXPECT_THAT([&] { store.finish(without); }, ThrowsMessage<StoreError>(HasSubstr("outcome pruned needs a dev_score")));
+  restart();
+  EXPECT_TRUE(store.trial(trials[0])->pruned);
+  EXPECT_EQ(store.trial(trials[0])->score->dev_score, 0.25);
+  EXPECT_FALSE(store.trial(trials[1])->pruned);
+}
+
+TEST_P(StoreTest, EpochScoresAreThoseOfTheLastAttemptThatReportedThem) {
+  const StudyId study = add_study(store), other = add_study(store, "other");
+  const auto trials = add_trials(store, study, 3);
+  const TrialId foreign = add_trials(store, other, 1)[0];
+  for (const TrialId trial : {trials[0], trials[1], foreign}) {
+    store.lease(trial, WorkerId{});
+    for (int epoch = 1; epoch <= 3; ++epoch) store.add_epoch(trial, 1, {epoch, 1, 0.1 * epoch, 1e-3, 0.5});
+  }
+  store.finish(ended(trials[0], 1, Outcome::lost));
+  store.lease(trials[0], WorkerId{});
+  store.add_epoch(trials[0], 2, {1, 1, 0.5, 1e-3, 0.5});
+  EXPECT_THAT(store.epoch_scores(study, std::vector{1, 3, 9}),
+              ::testing::UnorderedElementsAre(EpochScore{trials[0], 1, 0.5}, EpochScore{trials[1], 1, 0.1},
+                                              EpochScore{trials[0], 3, 0.1 * 3}, EpochScore{trials[1], 3, 0.1 * 3}));
+}
+
 TEST_P(StoreTest, GroupIsStoredWhollyOrNotAtAll) {
   const StudyId study = add_study(store);
   store.begin_group();

@@ -22,6 +22,7 @@ constexpr int kRetries = 1;
 struct Model {
   TrialState state = TrialState::queued;
   int failures = 0;
+  bool pruned = false;
   std::vector<std::optional<Outcome>> attempts;  ///< nullopt: open
 
   int attempt() const { return static_cast<int>(attempts.size()); }
@@ -40,17 +41,18 @@ struct Model {
   }
   bool finish(int number, Outcome outcome) {
     if (is_final(state) || number < 1 || number > attempt()) return false;
-    if (outcome == Outcome::completed) {
+    if (outcome == Outcome::completed || outcome == Outcome::pruned) {
       if (state == TrialState::leased) attempts.back() = Outcome::cancelled;
       attempts[static_cast<std::size_t>(number - 1)] = outcome;
       state = TrialState::completed;
+      pruned = outcome == Outcome::pruned;
       return true;
     }
     if (state != TrialState::leased || number != attempt()) return false;
     attempts.back() = outcome;
     const bool failure = outcome == Outcome::failed || outcome == Outcome::oom;
     if (failure) ++failures;
-    if (outcome == Outcome::cancelled || outcome == Outcome::pruned) {
+    if (outcome == Outcome::cancelled) {
       state = TrialState::cancelled;
     } else {
       state = failure && failures > kRetries ? TrialState::failed : TrialState::queued;
@@ -72,6 +74,7 @@ const std::map<std::string, std::vector<Outcome>>& histories() {
       {"completed after a loss", {Outcome::lost, Outcome::completed}},
       {"cancelled", {Outcome::cancelled}},
       {"pruned", {Outcome::pruned}},
+      {"pruned after a loss", {Outcome::lost, Outcome::pruned}},
   };
   return kHistories;
 }
@@ -85,6 +88,7 @@ class TransitionsTest : public ::testing::Test {
     EXPECT_EQ(trial.failures, model.failures) << what;
     EXPECT_EQ(trial.told_index >= 0, is_final(model.state)) << what;
     EXPECT_EQ(trial.score.has_value(), model.state == TrialState::completed) << what;
+    EXPECT_EQ(trial.pruned, model.pruned) << what;
   }
 
   void apply(Model& model, TrialId id, const std::vector<Outcome>& history) {

@@ -44,7 +44,8 @@ std::string rate_text(const json& study) {
 
 std::string counts_text(const TrialCounts& counts) {
   return counts.progress() + " ended" + (counts.total > 0 ? " (" + percent(counts.share()) + ")" : "") + ": " +
-         std::to_string(counts.completed) + " completed, " + std::to_string(counts.failed) + " failed, " +
+         std::to_string(counts.completed) + " completed" +
+         (counts.pruned > 0 ? " (" + std::to_string(counts.pruned) + " of them pruned)" : "") + ", " + std::to_string(counts.failed) + " failed, " +
          std::to_string(counts.cancelled) + " cancelled; " + std::to_string(counts.queued) + " queued, " +
          std::to_string(counts.leased) + " leased";
 }
@@ -61,6 +62,7 @@ TrialCounts TrialCounts::of(const json& study) {
   counts.failed = integer_in(*trials, "failed").value_or(0);
   counts.cancelled = integer_in(*trials, "cancelled").value_or(0);
   counts.total = integer_in(*trials, "total").value_or(0);
+  counts.pruned = integer_in(*trials, "pruned").value_or(0);
   return counts;
 }
 
@@ -74,8 +76,13 @@ Style style_of_state(const std::string& state) {
   return state == "running" || state == "leased" ? Style::plain : Style::faint;
 }
 
+std::string state_text(const json& record, const char* key) {
+  const json* pruned = member(record, "pruned");
+  return pruned != nullptr && pruned->is_boolean() && pruned->get<bool>() ? "pruned" : text_in(record, key, kAbsent);
+}
+
 Cell state_cell(const json& record, const char* key) {
-  const std::string state = text_in(record, key, kAbsent);
+  const std::string state = state_text(record, key);
   return Cell(state, style_of_state(state));
 }
 

@@ -135,7 +135,7 @@ std::string best_view(const json& trials, const std::optional<DatasetSpec>& data
 }
 
 std::string trial_view(const json& trial, const std::optional<DatasetSpec>& dataset, const Terminal& terminal) {
-  const std::string state = text_in(trial, "state", kAbsent);
+  const std::string state = state_text(trial);
   std::string text = "trial " + digits_in(trial, "id") + " of study " + digits_in(trial, "study") + ": " +
                      styled(one_line(state), style_of_state(state), terminal) + "\n";
   Facts facts;

@@ -27,7 +27,7 @@ std::vector<SessionTrial> HeldTrials::begin(const protocol::PackHeader& header, 
   while (begun.size() < count && !waiting_.empty()) {
     Waiting& next = waiting_.front();
     if (next.header.get() != &header && *next.header != header) break;
-    const InTraining& started = training_.emplace_back(InTraining{next.held(), {}, {}, "", false});
+    const InTraining& started = training_.emplace_back(InTraining{next.held(), {}, {}, "", "", false});
     begun.push_back({std::move(next.job), started.cancel.get_token(), started.prune.get_token()});
     waiting_.pop_front();
   }
@@ -64,6 +64,14 @@ bool HeldTrials::cancel(const Held& what, const std::string& why) {
   if (trial == nullptr) return false;
   trial->cancelled = why;
   trial->cancel.request_stop();
+  return true;
+}
+
+bool HeldTrials::prune(const Held& what, const std::string& why) {
+  InTraining* trial = find(what);
+  if (trial == nullptr) return false;
+  trial->pruned = why;
+  trial->prune.request_stop();
   return true;
 }
 

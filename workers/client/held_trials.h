@@ -19,6 +19,7 @@ struct InTraining {
   protocol::Held what;
   std::stop_source cancel, prune;
   std::string cancelled;     ///< why the daemon wants it stopped; else empty
+  std::string pruned;        ///< why the daemon wants it ended early; else empty
   bool giving_back = false;  ///< stopped because the worker leaves
 };
 
@@ -48,6 +49,8 @@ class HeldTrials {
 
   /// Tells a trial in training to stop, because the daemon does not want it. False if it is not in training.
   bool cancel(const protocol::Held& what, const std::string& why);
+  /// Tells a trial in training to end early. False if it is not in training.
+  bool prune(const protocol::Held& what, const std::string& why);
   /// Tells everything in training to stop, to be given back.
   void stop_training();
   /// A trial in training came back untrained: forgets it and its epochs.

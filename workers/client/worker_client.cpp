@@ -95,6 +95,7 @@ class WorkerClient::Impl {
   void on(const protocol::Pack& message);
   void on(const protocol::Ack& message);
   void on(const protocol::Cancel& message);
+  void on(const protocol::Prune& message);
   void on(const protocol::Drain& message);
   template <typename Other>
   void on(const Other&) {
@@ -381,6 +382,12 @@ void WorkerClient::Impl::on(const protocol::Cancel& message) {
   }
 }
 
+// One that waits is not pruned before it began: only what reported an epoch is.
+void WorkerClient::Impl::on(const protocol::Prune& message) {
+  const std::string why = message.reason.empty() ? "the daemon ended the trial early" : message.reason;
+  for (const Held& what : message.held) held_.prune(what, why);
+}
+
 void WorkerClient::Impl::on(const protocol::Drain& message) {
   if (!leaving_ && !draining_) {
     logger("worker")->info("draining reason=\"{}\" held={}", message.reason, held_.held().size());
@@ -432,6 +439,7 @@ void WorkerClient::Impl::on_trained(TrialOutcome outcome) {
     give_back({what});
   } else {
     if (outcome.outcome == Outcome::cancelled && !trial->cancelled.empty()) outcome.error = trial->cancelled;
+    if (outcome.outcome == Outcome::pruned && !trial->pruned.empty()) outcome.error = trial->pruned;
     finish_trial(std::move(outcome));
   }
   end_if_done();

@@ -117,6 +117,25 @@ void Dispatcher::tick() {
 
 // ---- the daemon's side
 
+void Dispatcher::add_study(DispatchStudy study) {
+  const StudyId id = study.id;
+  const EarlyStopping stopping(study.early_stopping, study.training.epochs);
+  update_study(std::move(study));
+  if (stopping.rungs().empty()) return;
+  early_stopping_.insert_or_assign(id, stopping);
+  auto work = [id, rungs = stopping.rungs()](Store& store) { return store.epoch_scores(id, rungs); };
+  auto done = [this, id](StoreResult<std::vector<EpochScore>> scores) {
+    const auto found = early_stopping_.find(id);
+    if (found == early_stopping_.end()) return;
+    if (!scores.ok()) {
+      logger("dispatch")->error("epochs not read study={}", id.value);
+      return;
+    }
+    for (const EpochScore& score : scores.value()) found->second.note(score.trial, score.epoch, score.dev_score);
+  };
+  commit(std::move(work), std::move(done));
+}
+
 void Dispatcher::update_study(DispatchStudy study) {
   queues_.put(std::move(study));
   schedule_pump();
@@ -134,6 +153,7 @@ void Dispatcher::remove_study(StudyId study) { drop_study(study, "study " + to_s
 // `over`: its trials are final in the store.
 void Dispatcher::drop_study(StudyId study, const std::string& reason, bool over) {
   queues_.remove(study);
+  early_stopping_.erase(study);
   entry_counts_.erase(study);
   std::map<std::string, std::vector<Held>> told;
   for (auto at = entries_.begin(); at != entries_.end();) {
@@ -557,15 +577,31 @@ void Dispatcher::on(Worker& worker, const protocol::Epoch& message) {
   }
   leases_.extend(what, name);
   auto work = [message](Store& store) { return store.add_epoch(message.trial, message.attempt, message.report); };
-  auto done = [this, name, ack](StoreResult<bool> stored) mutable {
+  auto done = [this, name, ack, message](StoreResult<bool> stored) mutable {
     if (!stored.ok()) {
       logger("dispatch")->error("epoch not stored trial={} attempt={} epoch={}", ack.trial.value, ack.attempt, ack.epoch);
       return;
     }
     ack.accepted = stored.value();
+    prune_if_behind(name, message);
     send(name, ack);
   };
   commit(std::move(work), std::move(done));
+}
+
+// Before the acknowledgement: a worker that has it has this too, and one that has not reports the epoch again.
+void Dispatcher::prune_if_behind(const std::string& name, const protocol::Epoch& message) {
+  const Held what{message.trial, message.attempt};
+  const auto entry = entries_.find(message.trial);
+  const Lease* lease = leases_.find(what);
+  if (entry == entries_.end() || lease == nullptr || lease->worker != name || lease->doomed) return;
+  const auto stopping = early_stopping_.find(entry->second.study);
+  if (stopping == early_stopping_.end()) return;
+  const auto why = stopping->second.report(message.trial, message.report.epoch, message.report.dev_score);
+  if (!why) return;
+  logger("dispatch")->debug("trial pruned trial={} study={} worker={} attempt={} reason={}", what.trial.value,
+                            entry->second.study.value, name, what.attempt, log_text(*why));
+  send(name, protocol::Prune{{what}, *why});
 }
 
 void Dispatcher::on(Worker& worker, const protocol::Result& message) {

@@ -20,6 +20,7 @@
 #include "space/architecture.h"
 #include "space/trial.h"
 #include "store/group_commit.h"
+#include "workers/dispatch/early_stopping.h"
 #include "workers/dispatch/lease_table.h"
 #include "workers/dispatch/study_queues.h"
 #include "workers/protocol/messages.h"
@@ -82,8 +83,9 @@ class Dispatcher {
   Dispatcher& operator=(const Dispatcher&) = delete;
 
   // ---- the daemon's side
-  void add_study(DispatchStudy study) { update_study(std::move(study)); }
-  /// Priority and pause take effect at once, data and training from the next pack on.
+  /// With early stopping, the rungs are filled with what the store has of the study.
+  void add_study(DispatchStudy study);
+  /// Priority and pause take effect at once, data and training from the next pack on; early stopping stays as it was added.
   void update_study(DispatchStudy study);
   void set_paused(StudyId study, bool paused);
   /// Drops the study's queue, and tells workers to stop what they train of it. The store's part (`set_study_state`) is the
@@ -171,6 +173,7 @@ class Dispatcher {
   void joined(const std::string& name, const std::shared_ptr<WorkerSession>& session, WorkerId id);
 
   // messages
+  void prune_if_behind(const std::string& worker, const protocol::Epoch& message);
   void on(Worker& worker, const protocol::Epoch& message);
   void on(Worker& worker, const protocol::Result& message);
   void on(Worker& worker, const protocol::Heartbeat& message);
@@ -205,6 +208,7 @@ class Dispatcher {
   StudyQueues queues_;
   std::unordered_map<TrialId, Entry> entries_;  // submitted and not final
   std::map<StudyId, std::size_t> entry_counts_;
+  std::map<StudyId, EarlyStopping> early_stopping_;  // of the studies that want it
   std::set<TrialId> adopting_;
   std::set<TrialId> unwanted_;  // of these: their study is gone
   std::map<std::string, Worker> workers_;  // connected, or still holding something

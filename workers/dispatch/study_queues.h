@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/id.h"
+#include "space/early_stopping_options.h"
 #include "space/training_options.h"
 
 namespace fusion {
@@ -24,6 +25,7 @@ struct DispatchStudy {
   std::string dataset_path, dataset_digest;
   TrainingOptions training;
   std::uint64_t order_seed = 0;  ///< of the order of rows
+  EarlyStoppingOptions early_stopping;
 };
 
 /// Which trial is next: per study first those that were leased before, by ask_index, then new ones in the order they came.

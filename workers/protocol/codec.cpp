@@ -141,6 +141,10 @@ json put(const Cancel& m) {
   return {{"type", "cancel"}, {"held", held_json(m.held)}, {"reason", cut(m.reason, kMaxText)}};
 }
 
+json put(const Prune& m) {
+  return {{"type", "prune"}, {"held", held_json(m.held)}, {"reason", cut(m.reason, kMaxText)}};
+}
+
 json put(const Drain& m) { return {{"type", "drain"}, {"reason", cut(m.reason, kMaxText)}}; }
 
 // ---- reading
@@ -228,10 +232,10 @@ Message take_result(JsonReader& reader) {
   o.attempt = attempt_at(reader);
   o.outcome = reader.choice<Outcome>("outcome");
   const json* score = reader.raw("score");
-  const bool completed = o.outcome == Outcome::completed;
-  if (score != nullptr && !completed) {
-    reader.fail("score", "stands only where outcome is completed, and outcome is " + std::string(name_of(o.outcome)));
-  } else if (completed) {
+  const bool scored = o.outcome == Outcome::completed || o.outcome == Outcome::pruned;
+  if (score != nullptr && !scored) {
+    reader.fail("score", "stands only where outcome is completed or pruned, and outcome is " + std::string(name_of(o.outcome)));
+  } else if (scored) {
     JsonReader score_reader = reader.object("score", true);
     if (score != nullptr && score->is_object()) o.score = Score::read(score_reader);
   }
@@ -328,6 +332,12 @@ Message take_cancel(JsonReader& reader) {
   return m;
 }
 
+Message take_prune(JsonReader& reader) {
+  Prune m{held_at(reader), bounded_text(reader, "reason", kMaxText)};
+  reader.finish();
+  return m;
+}
+
 Message take_drain(JsonReader& reader) {
   Drain m{bounded_text(reader, "reason", kMaxText)};
   reader.finish();
@@ -341,7 +351,8 @@ struct Type {
 constexpr Type kTypes[] = {
     {"hello", take_hello},     {"epoch", take_epoch},     {"result", take_result},   {"heartbeat", take_heartbeat},
     {"give_back", take_give_back}, {"leaving", take_leaving}, {"welcome", take_welcome}, {"refused", take_refused},
-    {"pack", take_pack},       {"ack", take_ack},         {"cancel", take_cancel},   {"drain", take_drain},
+    {"pack", take_pack},       {"ack", take_ack},         {"cancel", take_cancel},   {"prune", take_prune},
+    {"drain", take_drain},
 };
 
 const Type& type_of(const json& document) {

@@ -108,12 +108,18 @@ struct Cancel {
   std::string reason;
   bool operator==(const Cancel&) const = default;
 };
+/// End these early: the outcome is pruned, with the score of the epochs that were finished. What is not in training is ignored.
+struct Prune {
+  std::vector<Held> held;
+  std::string reason;
+  bool operator==(const Prune&) const = default;
+};
 /// Finish what is held, then leave and exit 0.
 struct Drain {
   std::string reason;
   bool operator==(const Drain&) const = default;
 };
 
-using Message = std::variant<Hello, Epoch, Result, Heartbeat, GiveBack, Leaving, Welcome, Refused, Pack, Ack, Cancel, Drain>;
+using Message = std::variant<Hello, Epoch, Result, Heartbeat, GiveBack, Leaving, Welcome, Refused, Pack, Ack, Cancel, Prune, Drain>;
 
 }  // namespace fusion::protocol

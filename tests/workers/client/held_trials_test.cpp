@@ -88,6 +88,11 @@ TEST(HeldTrialsTest, EachTrialIsStoppedAlone) {
   EXPECT_FALSE(running[0].cancel.stop_requested());
   EXPECT_TRUE(running[1].cancel.stop_requested());
   EXPECT_FALSE(running[1].prune.stop_requested());
+  EXPECT_TRUE(trials.prune(held(1), "behind"));
+  EXPECT_FALSE(trials.prune(held(3), "it waits"));
+  EXPECT_TRUE(running[0].prune.stop_requested());
+  EXPECT_FALSE(running[0].cancel.stop_requested());
+  EXPECT_EQ(trials.find_training(held(1))->pruned, "behind");
   EXPECT_EQ(trials.find_training(held(2))->cancelled, "a reason");
   EXPECT_EQ(trials.find_training(held(3)), nullptr);
   trials.stop_training();

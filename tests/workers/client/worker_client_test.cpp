@@ -553,9 +553,11 @@ class PackTrainer {
     while (!trials.empty()) {
       std::size_t room = 0;
       std::erase_if(trials, [&](const SessionTrial& trial) {
-        const bool ends = trial.cancel.stop_requested() || may_finish(trial.job.trial.value);
+        const bool pruned = trial.prune.stop_requested();
+        const bool ends = trial.cancel.stop_requested() || pruned || may_finish(trial.job.trial.value);
         if (ends) {
           TrialOutcome outcome = trial.cancel.stop_requested() ? stopped() : completed(0.5);
+          if (pruned) outcome.outcome = Outcome::pruned;
           outcome.trial = trial.job.trial;
           outcome.attempt = trial.job.attempt;
           session.on_end(outcome);
@@ -678,6 +680,22 @@ TEST_F(WorkerClientPackTest, CancelStopsOneOfThePackAndOneThatWaits) {
   EXPECT_THAT(begun(1), ElementsAre(6));
   trainer_.finish({1});
   EXPECT_EQ(result(), 1);
+}
+
+TEST_F(WorkerClientPackTest, APrunedTrialKeepsItsScoreAndItsRoomIsFilled) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5, 6}));
+  begun(4);
+  daemon_.send(protocol::Prune{{held(2), held(6), held(99)}, "behind"});
+  const auto end = daemon_.expect<Result>();
+  EXPECT_EQ(end.outcome.trial, TrialId{2});
+  EXPECT_EQ(end.outcome.outcome, Outcome::pruned);
+  EXPECT_EQ(end.outcome.score->dev_score, 0.5);
+  EXPECT_EQ(end.outcome.error, "behind");
+  EXPECT_THAT(begun(1), ElementsAre(5));
+  trainer_.finish({1, 6});
+  EXPECT_EQ(result(), 1);
+  EXPECT_THAT(begun(1), ElementsAre(6));
+  EXPECT_EQ(result(), 6) << "it had not begun";
 }
 
 TEST_F(WorkerClientPackTest, LeavingGivesBackEveryTrialThatDidNotEnd) {

@@ -405,6 +405,87 @@ TEST(DispatcherTest, ATrialThatIsBeingReadoptedIsStoppedTooWhenItsStudyIsGone) {
   EXPECT_EQ(h.trial(r.pack.trials[0].trial).state, TrialState::queued);
 }
 
+DispatchStudy with_early_stopping(StudyId id) {
+  DispatchStudy study = Harness::study_of(id);
+  study.training.epochs = 9;
+  study.early_stopping = {EarlyStoppingPolicy::asha, 3, 1};
+  return study;
+}
+
+TEST(DispatcherTest, ATrialThatFallsBehindIsPrunedBeforeItsEpochIsAcknowledged) {
+  Harness h;
+  const StudyId study = h.add_study(0);
+  h.on_io([&] { h.dispatcher->add_study(with_early_stopping(study)); });
+  h.add_trials(study, 3);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 3);
+  const Pack pack = worker.expect<Pack>();
+  ASSERT_THAT(pack.trials, SizeIs(3));
+  worker.say(Epoch{pack.trials[0].trial, 1, {1, 0.5, 0.6, 1e-3, 0.1}});
+  EXPECT_TRUE(worker.expect<Ack>().accepted) << "the first goes on";
+  const Epoch behind{pack.trials[1].trial, 1, {1, 0.5, 0.4, 1e-3, 0.1}};
+  worker.say(behind);
+  const protocol::Prune prune = worker.expect<protocol::Prune>();
+  EXPECT_THAT(prune.held, ElementsAre(held(pack.trials[1])));
+  EXPECT_THAT(prune.reason, HasSubstr("not among the best 1 of 2"));
+  EXPECT_TRUE(worker.expect<Ack>().accepted);
+  worker.say(behind);  // as after a reconnect: the word may have been lost
+  worker.expect<protocol::Prune>();
+  EXPECT_FALSE(worker.expect<Ack>().accepted);
+  worker.say(Epoch{pack.trials[2].trial, 1, {1, 0.5, 0.7, 1e-3, 0.1}});
+  EXPECT_TRUE(worker.expect<Ack>().accepted) << "a new best goes on";
+
+  protocol::Result result = ScriptedWorker::result(held(pack.trials[1]), 0.4);
+  result.outcome.outcome = Outcome::pruned;
+  result.outcome.error = prune.reason;
+  worker.say(result);
+  EXPECT_TRUE(worker.expect<Ack>().accepted);
+  const std::vector<Ended> ended = h.all_ended();
+  ASSERT_THAT(ended, SizeIs(1));
+  EXPECT_EQ(ended[0].state, TrialState::completed);
+  EXPECT_EQ(ended[0].score, 0.4) << "the strategy is told what it had";
+  EXPECT_TRUE(h.trial(pack.trials[1].trial).pruned);
+}
+
+TEST(DispatcherTest, RungsAreRebuiltFromWhatWasStored) {
+  Harness h;
+  const StudyId study = h.add_study(0);
+  h.on_io([&] { h.dispatcher->add_study(with_early_stopping(study)); });
+  h.add_trials(study, 2);
+  Pack pack;
+  {
+    ScriptedWorker before(h.port());
+    before.join("w", 2);
+    pack = before.expect<Pack>();
+    before.say(Epoch{pack.trials[0].trial, 1, {1, 0.5, 0.6, 1e-3, 0.1}});
+    before.expect<Ack>();
+    before.vanish();
+  }
+  h.end();
+  h.begin();
+  h.on_store([](Store& s) { return s.requeue_leased(); });
+  h.on_io([&, open = h.open_trials(study, true)] {
+    h.dispatcher->add_study(with_early_stopping(study));
+    h.dispatcher->submit(study, open);
+  });
+  ScriptedWorker after(h.port());
+  after.join("w", 2, {held(pack.trials[0]), held(pack.trials[1])});
+  after.say(Epoch{pack.trials[1].trial, 1, {1, 0.5, 0.4, 1e-3, 0.1}});
+  EXPECT_THAT(after.expect<protocol::Prune>().held, ElementsAre(held(pack.trials[1])));
+}
+
+TEST(DispatcherTest, WithoutEarlyStoppingNothingIsPruned) {
+  Harness h;
+  h.add_study(2);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2);
+  const Pack pack = worker.expect<Pack>();
+  for (const TrialJob& job : pack.trials) {
+    worker.say(Epoch{job.trial, 1, {1, 0.5, 1.0 / static_cast<double>(1 + job.trial.value), 1e-3, 0.1}});
+    EXPECT_TRUE(worker.expect<Ack>().accepted);
+  }
+}
+
 TEST(DispatcherTest, AStudyThatIsRemovedLeavesItsTrialsQueuedInTheStore) {
   Harness h;
   const StudyId study = h.add_study(2);

@@ -64,6 +64,7 @@ std::vector<Message> one_of_each() {
           pack,
           Ack{"epoch", TrialId{1}, 1, 2, false},
           Cancel{held, "cancelled"},
+          Prune{held, "behind"},
           Drain{"end"}};
 }
 
@@ -141,8 +142,10 @@ TEST(CodecTest, WrongValuesAreNamedByPointer) {
   EXPECT_THAT(refusal(with(all[1], "/trial", 18446744073709551615u)), HasSubstr("/trial"));
   EXPECT_THAT(refusal(with(all[2], "/outcome", "great")), HasSubstr("completed, pruned"));
   EXPECT_THAT(refusal(with(all[2], "/score/dev_score", 2)), HasSubstr("/score/dev_score"));
-  EXPECT_THAT(refusal(with(all[2], "/outcome", "failed")), HasSubstr("/score: stands only where outcome is completed"));
+  EXPECT_THAT(refusal(with(all[2], "/outcome", "failed")), HasSubstr("/score: stands only where outcome is completed or pruned"));
   EXPECT_THAT(refusal(with(all[3], "/outcome", "completed")), HasSubstr("/score: is missing"));
+  EXPECT_THAT(refusal(with(all[3], "/outcome", "pruned")), HasSubstr("/score: is missing"));
+  EXPECT_EQ(refusal(with(all[2], "/outcome", "pruned")), "");
   EXPECT_THAT(refusal(with(all[3], "/error", std::string(70'000, 'e'))), HasSubstr("/error"));
   EXPECT_THAT(refusal(with(all[10], "/trials/0/seed", std::uint64_t{1} << 53)), HasSubstr("/trials/0/seed"));
   EXPECT_THAT(refusal(with(all[10], "/trials/0/architecture", nlohmann::json::parse("[[1,1,9]]"))), HasSubstr("/trials/0/architecture"));
