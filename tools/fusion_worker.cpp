@@ -23,7 +23,7 @@ namespace {
 
 // Trials trained together where --pack does not say: on a core as many as share a batch's features while these are in its cache; on a
 // GPU as many as fill it.
-constexpr int kPackOnCpu = 4;
+constexpr int kPackOnCpu = 8;
 constexpr int kPackOnGpu = 64;
 // Trials to hold for each one in training, where --slots does not say: the next pack is there before this one ends.
 constexpr int kSlotsPerTraining = 2;
@@ -65,7 +65,7 @@ int main(int argc, char** argv) {
   app.add_option("--connect", url, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
   app.add_option("--name", options.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
-  app.add_option("--pack", pack, "Trials to train together [4 on cpu, 64 on cuda]")->check(CLI::Range(1, 32'768));
+  app.add_option("--pack", pack, "Trials to train together [8 on cpu, 64 on cuda]")->check(CLI::Range(1, 32'768));
   app.add_option("--slots", slots, "Trials to hold, in training or waiting: at least --pack [2 x pack]")->check(CLI::Range(1, 65'536));
   app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds trials in training may go on before they are given back")
       ->check(CLI::Range(0.0, 86'400.0))
@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
                         std::to_string(options.slots));
     }
     prepare_training_thread();
-    WorkerTrainer trainer(options.device);
+    WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
     WorkerClient(options, [&trainer](PackSession& session) { trainer(session); }).run();
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);

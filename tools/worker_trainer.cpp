@@ -43,6 +43,7 @@ void WorkerTrainer::operator()(PackSession& session) {
   const FeatureSet& set = features(header);
   PackContext context;
   context.device = device_;
+  context.room = pack_;
   context.order_seed = header.order_seed;
   if (header.training.weight_sharing) context.bank = &banks_[header.study];
   context.on_epoch = [&](const TrialJob& job, const EpochReport& report) { session.on_epoch(job, report); };

@@ -15,7 +15,8 @@ namespace fusion {
 /// and trains. Used by the training thread only.
 class WorkerTrainer {
  public:
-  explicit WorkerTrainer(std::string device) : device_(std::move(device)) {}
+  /// `pack`: trials to train at once.
+  WorkerTrainer(std::string device, std::size_t pack) : device_(std::move(device)), pack_(pack) {}
 
   /// Trains what the session has and gets (workers/train/trainer.h). A trial that does not fit the features fails alone. Throws Error for
   /// features that are not as the study expects them: the caller fails every trial with it.
@@ -25,6 +26,7 @@ class WorkerTrainer {
   const FeatureSet& features(const protocol::PackHeader& header);
 
   std::string device_;
+  std::size_t pack_;
   std::shared_ptr<const FeatureSet> open_;
   std::string open_path_;
   std::map<StudyId, WeightBank> banks_;

@@ -18,7 +18,7 @@ json study(bool early_stopping) {
   json study = System::small_study();
   study["space"] = {{"steps", {{"max", 1}}}};
   study["strategy"] = {{"name", "exhaustive"}};
-  study["training"] = {{"epochs", 9}, {"dropout", 0.1}};
+  study["training"] = {{"epochs", 9}, {"dropout", 0.1}, {"width", 64}};
   if (early_stopping) study["early_stopping"] = {{"policy", "asha"}};
   return study;
 }
@@ -44,7 +44,7 @@ void expect_whole(System& system, std::int64_t id, std::int64_t trials) {
 }
 
 /// An epoch that takes longer than the way to the daemon's disk and back: what is decided then comes in time.
-void write_longer_features(System& system) { testing::write_small_features(system.folder() / "features", {8000, 200, 200, 1, true}); }
+void write_longer_features(System& system) { testing::write_small_features(system.folder() / "features", {40000, 200, 200, 1, true}); }
 
 TEST(EarlyStoppingRunTest, FewerEpochsAreTrainedAndTheBestIsFound) {
   System system;
@@ -68,6 +68,7 @@ TEST(EarlyStoppingRunTest, FewerEpochsAreTrainedAndTheBestIsFound) {
   EXPECT_THAT(system.ctl({"status", "2"}).out, HasSubstr("12 completed (" + std::to_string(pruned) + " of them pruned)"));
   EXPECT_THAT(system.ctl({"trials", "2"}).out, HasSubstr("pruned"));
   const json one = system.sql("select t.id, a.error from trials as t join attempts as a on a.trial_id = t.id where t.pruned and a.outcome = 'pruned' limit 1");
+  ASSERT_FALSE(one.empty());
   EXPECT_THAT(one.dump(), HasSubstr("is not among the best"));
   EXPECT_THAT(system.ctl({"show", std::to_string(one[0][0].get<std::int64_t>())}).out, HasSubstr(": pruned"));
   EXPECT_EQ(system.ctl({"export", "2", "--top", "12", "-o", (system.folder() / "best.json").string()}).status, 0);

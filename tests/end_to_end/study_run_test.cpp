@@ -31,7 +31,7 @@ TEST(StudyRunTest, AStudyRunsToItsEndAndEveryCommandShowsIt) {
   const json trial = system.ctl_json({"show", std::to_string(best[0]["id"].get<int>())})["trial"];
   EXPECT_EQ(trial["epochs"].size(), 2u);
   EXPECT_EQ(trial["attempt_log"][0]["outcome"], "completed");
-  EXPECT_EQ(trial["attempt_log"][0]["engine"], "autograd");
+  EXPECT_EQ(trial["attempt_log"][0]["engine"], "plain");
   EXPECT_FALSE(trial["attempt_log"][0]["torch_version"].get<std::string>().empty());
   EXPECT_EQ(system.ctl_json({"workers"})["workers"].size(), 2u);
   EXPECT_EQ(system.ctl_json({"fits", "1"})["fits"].size(), 4u);
