@@ -48,6 +48,16 @@ struct ExtractCommand {
 
 }  // namespace
 
+void add_dtype_option(CLI::App& command, TapType& type) {
+  const auto choose = [&type](const std::string& text) {
+    const auto chosen = enum_from_name<TapType>(text);
+    if (!chosen) throw CLI::ValidationError("--dtype", "expected one of " + enum_choices<TapType>() + ", got \"" + text + "\"");
+    type = *chosen;
+  };
+  command.add_option_function<std::string>("--dtype", choose, "how taps are stored, f32 or bf16, which is half of it (f32)")
+      ->type_name("TYPE");
+}
+
 void add_extract_command(CLI::App& app) {
   CLI::App* const command = app.add_subcommand("extract", "run the frozen backbones once and store their taps");
   const auto extract = std::make_shared<ExtractCommand>();
@@ -56,6 +66,7 @@ void add_extract_command(CLI::App& app) {
                       "NAME=FILE: your TorchScript network (.pt) or another LeNet of ours for a modality; a .pt is a program, so "
                       "never one from a stranger");
   command->add_option("--out", extract->out, "folder of features.json (features/ beside the dataset)");
+  add_dtype_option(*command, extract->options.dtype);
   command->add_option("--batch", extract->options.batch, "rows at once (250)")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000}));
   command->add_option("--threads", extract->options.threads, "threads (one per core); the bytes do not depend on it")->check(CLI::Range(1, 1024));
   command->add_flag("--force", extract->options.force, "make feature files again that are there");

@@ -33,8 +33,26 @@ json info_of_dataset(const fs::path& file) {
 }
 
 json info_of_features(const fs::path& file) {
-  json document = FeatureSet::open(file)->spec().to_json();
+  const auto features = FeatureSet::open(file);
+  json document = features->spec().to_json();
   const json whole = parse_json_file(file);
+  std::uintmax_t bytes = 0;
+  const auto size = [&](const json& named) {
+    const std::uintmax_t own = fs::file_size(file.parent_path() / named.at("file").get<std::string>());
+    bytes += own;
+    return own;
+  };
+  for (const auto& [split, files] : whole.at("files").items()) {
+    if (!features->has(split)) continue;
+    document["file_bytes"][split]["labels"] = size(files.at("labels"));
+    for (std::size_t m = 0; m < features->spec().modalities.size(); ++m) {
+      document["file_bytes"][split][features->spec().modalities[m].name] = size(files.at("modalities")[m]);
+    }
+  }
+  document["bytes"] = bytes;
+  for (std::size_t m = 0; m < features->spec().modalities.size(); ++m) {
+    document["modalities"][m]["dtype"] = name_of(features->tap_type(m));
+  }
   document["kind"] = "features";
   if (whole.contains("baselines")) document["baselines"] = whole["baselines"];
   if (whole.contains("dataset_digest")) document["dataset_digest"] = whole["dataset_digest"];

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstring>
 
+#include "base/bfloat16.h"
 #include "base/random.h"
 #include "tests/temporary_folder.h"
 
@@ -60,6 +62,20 @@ TEST(SafetensorsTest, ConvertsHalfTypes) {
   EXPECT_TRUE(std::isinf(h[3]));
   EXPECT_NEAR(h[4], 0.33325f, 1e-5);
   EXPECT_EQ(file.at("b").to<float>(), (std::vector<float>{1.0f, -2.0f}));
+}
+
+TEST(Bfloat16Test, WidensEveryNumberExactlyAtAnyLengthAndPlace) {
+  std::vector<std::uint16_t> halves(65'536 + 1);
+  for (std::size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<std::uint16_t>(i);
+  std::vector<float> wide(65'536);
+  widen_bfloat16(reinterpret_cast<const std::byte*>(halves.data()), wide.size(), wide.data());
+  for (std::size_t i = 0; i < wide.size(); ++i) ASSERT_EQ(std::bit_cast<std::uint32_t>(wide[i]), i << 16);
+  for (std::size_t count = 0; count < 20; ++count) {
+    std::vector<float> some(21, -1.0F);
+    widen_bfloat16(reinterpret_cast<const std::byte*>(halves.data() + 16'001), count, some.data());
+    for (std::size_t i = 0; i < count; ++i) EXPECT_EQ(some[i], wide[16'001 + i]);
+    EXPECT_EQ(some[count], -1.0F);
+  }
 }
 
 TEST(SafetensorsTest, RefusesEveryKindOfCorruptHeaderWithASentence) {

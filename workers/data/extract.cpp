@@ -131,11 +131,12 @@ class SplitRun {
 
 /// What made one file: equal text, equal content.
 std::string key_text(const Dataset& dataset, const ModalityManifest& modality, const Backbone& backbone, const std::string& split,
-                     std::int64_t batch) {
+                     const ExtractOptions& options) {
   json taps = json::array();
   for (const TapSpec& tap : backbone.taps()) taps.push_back({tap.name, tap.width});
   return json{{"backbone", backbone.digest()}, {"dataset", dataset.manifest().digest}, {"modality", modality.name},
-              {"split", split}, {"taps", taps}, {"pooling", "mean"}, {"batch", batch}}
+              {"split", split}, {"taps", taps}, {"pooling", "mean"}, {"batch", options.batch},
+              {"dtype", name_of(options.dtype)}}
       .dump();
 }
 
@@ -166,6 +167,7 @@ class Extraction {
     spec.classes = from.classes;
     spec.class_names = from.class_names;
     result_.manifest.dataset_digest = from.digest;
+    result_.manifest.tap_type = options_.dtype;
     for (std::size_t m = 0; m < from.modalities.size(); ++m) {
       const Backbone& backbone = runners_[m].first();
       spec.modalities.push_back({from.modalities[m].name, backbone.taps(), backbone.classes() > 0});
@@ -202,7 +204,7 @@ class Extraction {
     const ModalityManifest& modality = dataset_.manifest().modalities[m];
     const Backbone& backbone = runners_[m].first();
     const std::int64_t rows = dataset_.split(split).rows();
-    const std::string key = key_text(dataset_, modality, backbone, split, options_.batch);
+    const std::string key = key_text(dataset_, modality, backbone, split, options_);
     std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected;
     for (const TapSpec& tap : backbone.taps()) expected.push_back({tap.name, {rows, tap.width}});
     if (backbone.classes() > 0) expected.push_back({"logits", {rows, backbone.classes()}});
@@ -214,6 +216,7 @@ class Extraction {
         if (observer_) observer_(modality.name, split, done, rows);
       };
       tensors = SplitRun(dataset_, m, split, options_.batch).run(runners_[m], told);
+      tensors = as_stored(*tensors, options_.dtype);
       writer_.write(split, modality.name, key, *tensors);
       ++result_.made;
     }

@@ -15,6 +15,7 @@ struct ExtractOptions {
   std::map<std::string, std::filesystem::path> backbones;  ///< modality -> file; others: backbones/<modality>.safetensors beside the dataset
   std::filesystem::path out;  ///< folder of features.json; default: features/ beside the dataset
   std::int64_t batch = 250;
+  TapType dtype = TapType::f32;  ///< of the stored taps
   int threads = 0;            ///< 0: one per core; the bytes do not depend on it
   bool force = false;         ///< make files again that are there
 };

@@ -43,6 +43,14 @@ json to_json(const FeatureFile& file) { return {{"file", file.file}, {"sha256", 
 
 }  // namespace
 
+NamedTensors as_stored(const NamedTensors& tensors, TapType type) {
+  NamedTensors stored = tensors;
+  for (auto& [name, tensor] : stored) {
+    if (type == TapType::bf16 && name != "logits") tensor = tensor.to(c10::kBFloat16);
+  }
+  return stored;
+}
+
 std::filesystem::path FeatureWriter::path(const std::string& split, const std::string& what, const std::string& key) const {
   return folder_ / (split + "-" + what + "-" + sha256_of(key).substr(0, 16) + ".safetensors");
 }
@@ -75,11 +83,13 @@ void FeatureWriter::write(const std::string& split, const std::string& what, con
   const std::filesystem::path file = path(split, what, key);
   for (const auto& [name, tensor] : tensors) {
     if (!tensor.is_floating_point()) continue;
-    TensorView view{DType::f32, tensor.sizes().vec(), static_cast<const std::byte*>(tensor.data_ptr()), tensor.nbytes(), nullptr};
-    TORCH_CHECK(tensor.scalar_type() == c10::kFloat && tensor.is_contiguous(), "features are contiguous float32");
+    const bool half = tensor.scalar_type() == c10::kBFloat16;
+    TORCH_CHECK((half || tensor.scalar_type() == c10::kFloat) && tensor.is_contiguous(), "features are contiguous float32 or bfloat16");
+    TensorView view{half ? DType::bf16 : DType::f32, tensor.sizes().vec(), static_cast<const std::byte*>(tensor.data_ptr()),
+                    tensor.nbytes(), nullptr};
     if (const auto at = first_not_finite(view)) {
       throw DataError(split + " features of " + what + ": \"" + name + "\": row " +
-                      std::to_string(*at / std::max<std::int64_t>(1, tensor.numel() / tensor.size(0))) + " is not finite");
+                      std::to_string(*at / std::max<std::int64_t>(1, tensor.numel() / tensor.size(0))) + " is not finite" + (half ? ", or too large for bf16" : ""));
     }
   }
   write_tensors(file, tensors, {{"key", sha256_of(key)}});
@@ -121,7 +131,10 @@ std::string write_feature_manifest(const std::filesystem::path& folder, const Fe
   document["dataset_digest"] = manifest.dataset_digest;
   document["baselines"] = manifest.baselines.to_json();
   if (manifest.spec.class_names.empty()) document.erase("class_names");
-  for (std::size_t m = 0; m < manifest.backbones.size(); ++m) document["modalities"][m]["backbone"] = manifest.backbones[m];
+  for (std::size_t m = 0; m < manifest.backbones.size(); ++m) {
+    document["modalities"][m]["backbone"] = manifest.backbones[m];
+    document["modalities"][m]["dtype"] = name_of(manifest.tap_type);
+  }
   for (const auto& [split, files] : manifest.files) {
     json modalities = json::array();
     for (const FeatureFile& file : files.second) modalities.push_back(to_json(file));

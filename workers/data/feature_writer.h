@@ -12,6 +12,7 @@
 
 #include "model/flat_tensors.h"
 #include "space/dataset_spec.h"
+#include "workers/data/features.h"
 
 namespace fusion {
 
@@ -20,6 +21,9 @@ struct FeatureFile {
   std::string file;  ///< relative to the manifest's folder
   std::string sha256;
 };
+
+/// A modality's tensors as they are stored: float32, or the taps (all but "logits") in bfloat16, rounded to nearest even.
+NamedTensors as_stored(const NamedTensors& tensors, TapType type);
 
 /// Writes a feature manifest and the files it names (docs/data.md) into one folder.
 ///
@@ -35,7 +39,8 @@ class FeatureWriter {
   /// said of it. Its tensors are then mapped in that order.
   std::optional<NamedTensors> find(const std::string& split, const std::string& what, const std::string& key,
                                    const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& expected) const;
-  /// Writes it. Throws DataError where a value is not finite, naming file, tensor and row.
+  /// Writes it. Tensors are contiguous float32 or bfloat16, labels int64. Throws DataError where a value is not finite (bfloat16: or was
+  /// too large to be), naming file, tensor and row.
   void write(const std::string& split, const std::string& what, const std::string& key, const NamedTensors& tensors) const;
   /// Name and digest of what was found or written.
   FeatureFile file(const std::string& split, const std::string& what, const std::string& key) const;
@@ -65,6 +70,7 @@ void add_baselines(Baselines& baselines, const std::string& split, const std::ve
 struct FeatureManifest {
   DatasetSpec spec;  ///< its digest is ignored: it comes of the content
   std::string dataset_digest;
+  TapType tap_type = TapType::f32;        ///< of every modality
   std::vector<nlohmann::json> backbones;  ///< per modality, shown to people
   Baselines baselines;
   std::map<std::string, std::pair<FeatureFile, std::vector<FeatureFile>>> files;  ///< split -> labels, modalities

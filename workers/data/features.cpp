@@ -32,12 +32,21 @@ NamedFile read_named_file(JsonReader& reader) {
   return named;
 }
 
-std::map<std::string, SplitFiles> read_files(const std::filesystem::path& manifest, const DatasetSpec& spec) {
+/// What a manifest says beyond its head.
+struct Storage {
+  std::vector<TapType> tap_types;  ///< [m]
+  std::map<std::string, SplitFiles> files;
+};
+
+Storage read_storage(const std::filesystem::path& manifest, const DatasetSpec& spec) {
   const nlohmann::json document = parse_json_file(manifest);
   JsonProblems problems;
   JsonReader reader(document, manifest.string(), problems);
+  Storage storage;
+  for (JsonReader& modality : reader.list("modalities", true)) {
+    storage.tap_types.push_back(modality.choice<TapType>("dtype", TapType::f32));
+  }
   JsonReader files = reader.object("files", true);
-  std::map<std::string, SplitFiles> result;
   for (const auto& [split, rows] : spec.rows) {
     if (!files.has(split)) {
       files.fail(split, "is missing, though /rows names it");
@@ -45,7 +54,7 @@ std::map<std::string, SplitFiles> read_files(const std::filesystem::path& manife
     }
     JsonReader entry = files.object(split, true);
     JsonReader labels = entry.object("labels", true);
-    SplitFiles& of_split = result[split];
+    SplitFiles& of_split = storage.files[split];
     of_split.labels = read_named_file(labels);
     for (JsonReader& modality : entry.list("modalities", true)) of_split.modalities.push_back(read_named_file(modality));
     if (of_split.modalities.size() != spec.modalities.size()) {
@@ -56,7 +65,7 @@ std::map<std::string, SplitFiles> read_files(const std::filesystem::path& manife
   }
   files.finish();
   problems.throw_if_any();
-  return result;
+  return storage;
 }
 
 /// Opens one split's files; problems are collected.
@@ -67,11 +76,11 @@ class SplitOpener {
     split_.rows = rows;
   }
 
-  FeatureSplit open(const SplitFiles& files) {
+  FeatureSplit open(const SplitFiles& files, const std::vector<TapType>& tap_types) {
     split_.taps.resize(spec_.modalities.size());
     split_.logits.resize(spec_.modalities.size());
     guarded([&] { open_labels(files.labels); });
-    for (std::size_t m = 0; m < spec_.modalities.size(); ++m) guarded([&] { open_modality(files.modalities[m], m); });
+    for (std::size_t m = 0; m < spec_.modalities.size(); ++m) guarded([&] { open_modality(files.modalities[m], tap_types[m], m); });
     return std::move(split_);
   }
 
@@ -109,18 +118,19 @@ class SplitOpener {
     split_.labels = map_tensor(view);
   }
 
-  void open_modality(const NamedFile& named, std::size_t m) {
+  void open_modality(const NamedFile& named, TapType type, std::size_t m) {
     const SafetensorsFile file = verified(named);
     const ModalitySpec& modality = spec_.modalities[m];
-    for (const TapSpec& tap : modality.taps) guarded([&] { split_.taps[m].push_back(matrix(file, tap.name, tap.width)); });
-    if (modality.has_logits) split_.logits[m] = matrix(file, "logits", spec_.classes);
+    const DType dtype = type == TapType::bf16 ? DType::bf16 : DType::f32;
+    for (const TapSpec& tap : modality.taps) guarded([&] { split_.taps[m].push_back(matrix(file, tap.name, dtype, tap.width)); });
+    if (modality.has_logits) split_.logits[m] = matrix(file, "logits", DType::f32, spec_.classes);
   }
 
-  at::Tensor matrix(const SafetensorsFile& file, const std::string& name, std::int64_t width) const {
+  at::Tensor matrix(const SafetensorsFile& file, const std::string& name, DType dtype, std::int64_t width) const {
     const TensorView& view = file.at(name);
     const std::string subject = file.path().string() + ": tensor \"" + name + "\"";
-    if (view.dtype != DType::f32 || view.shape != std::vector<std::int64_t>{split_.rows, width}) {
-      throw DataError(subject + ": expected F32 of shape " + shape_text({split_.rows, width}) + ", got " +
+    if (view.dtype != dtype || view.shape != std::vector<std::int64_t>{split_.rows, width}) {
+      throw DataError(subject + ": expected " + std::string(name_of(dtype)) + " of shape " + shape_text({split_.rows, width}) + ", got " +
                       std::string(name_of(view.dtype)) + " of shape " + shape_text(view.shape));
     }
     if (const auto at = first_not_finite(view)) {
@@ -148,10 +158,11 @@ std::shared_ptr<const FeatureSet> FeatureSet::open(const std::filesystem::path& 
       throw DataError(path.string() + ": its digest is " + set->spec_.digest + ", expected " + expected_digest +
                       "; the features were made anew since");
     }
-    const auto files = read_files(path, set->spec_);
-    for (const auto& [split, of_split] : files) {
+    const Storage storage = read_storage(path, set->spec_);
+    set->tap_types_ = storage.tap_types;
+    for (const auto& [split, of_split] : storage.files) {
       SplitOpener opener(path.parent_path(), set->spec_, set->spec_.rows.at(split), problems);
-      set->splits_[split] = opener.open(of_split);
+      set->splits_[split] = opener.open(of_split, storage.tap_types);
     }
   } catch (const ConfigError& error) {
     throw DataError(error.what());

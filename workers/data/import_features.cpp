@@ -130,8 +130,8 @@ TensorView open_source(const fs::path& folder, const std::string& source) {
 /// Reads everything the specification names; problems are collected.
 class Importer {
  public:
-  Importer(const fs::path& specification, const fs::path& out)
-      : folder_(specification.parent_path()), spec_(read_specification(specification)), writer_(out, true) {}
+  Importer(const fs::path& specification, const fs::path& out, TapType type)
+      : folder_(specification.parent_path()), spec_(read_specification(specification)), writer_(out, true), type_(type) {}
 
   ImportResult run() {
     read_all();
@@ -202,6 +202,7 @@ class Importer {
 
   ImportResult write_all() {
     ImportResult result;
+    result.manifest.tap_type = type_;
     DatasetSpec& spec = result.manifest.spec;
     spec.name = spec_.name;
     spec.classes = spec_.classes;
@@ -241,7 +242,7 @@ class Importer {
     std::vector<at::Tensor> logits;
     for (std::size_t m = 0; m < names.size(); ++m) {
       const NamedTensors& tensors = features_[m].at(split);
-      files.second.push_back(keep(names[m], tensors));
+      files.second.push_back(keep(names[m], as_stored(tensors, type_)));
       logits.push_back(manifest.spec.modalities[m].has_logits ? tensors.back().second : at::Tensor());
     }
     add_baselines(manifest.baselines, split, names, logits, labels);
@@ -250,6 +251,7 @@ class Importer {
   fs::path folder_;
   ImportSpecification spec_;
   FeatureWriter writer_;
+  TapType type_;
   std::map<std::string, at::Tensor> labels_;
   std::vector<std::map<std::string, NamedTensors>> features_;  ///< [modality][split]: taps in order, logits last
   std::map<std::pair<std::size_t, std::string>, std::int64_t> widths_;
@@ -258,6 +260,8 @@ class Importer {
 
 }  // namespace
 
-ImportResult import_features(const fs::path& specification, const fs::path& out) { return Importer(specification, out).run(); }
+ImportResult import_features(const fs::path& specification, const fs::path& out, TapType type) {
+  return Importer(specification, out, type).run();
+}
 
 }  // namespace fusion

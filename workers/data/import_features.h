@@ -18,6 +18,7 @@ struct ImportResult {
 /// Arrays are [N, width], [N] or [N, channels, ...]; what stands behind the channels is averaged. Every numeric type is read and becomes
 /// float32. Paths are relative to the specification. Throws ConfigError or DataError with every problem at once: files missing or
 /// damaged, rows that differ, widths that differ between splits, values that are not finite, labels out of range.
-ImportResult import_features(const std::filesystem::path& specification, const std::filesystem::path& out);
+ImportResult import_features(const std::filesystem::path& specification, const std::filesystem::path& out,
+                             TapType type = TapType::f32);
 
 }  // namespace fusion

@@ -138,7 +138,7 @@ class TrialTraining {
         taps[m].resize(split.taps[m].size());
         for (const FusionStep& step : steps) {
           const auto i = static_cast<std::size_t>(step.taps[m]);
-          if (!taps[m][i].defined()) taps[m][i] = split.taps[m][i].narrow(0, begin, rows).to(device_);
+          if (!taps[m][i].defined()) taps[m][i] = split.taps[m][i].narrow(0, begin, rows).to(device_, at::kFloat);
         }
       }
       std::vector<at::Tensor> joined;

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <span>
 
+#include "base/bfloat16.h"
 #include "model/dropout.h"
 #include "model/torch_compat.h"
 
@@ -35,7 +36,7 @@ BatchFeed::BatchFeed(const FeatureSplit& split, const Architecture& architecture
     std::vector<std::int64_t> widths;
     for (std::size_t m = 0; m < step.taps.size(); ++m) {
       const at::Tensor& tap = split.taps[m][static_cast<std::size_t>(step.taps[m])];
-      sources.push_back({tap.data_ptr<float>(), tap.size(1)});
+      sources.push_back({static_cast<const std::byte*>(tap.data_ptr()), tap.size(1), tap.scalar_type() == at::kBFloat16});
       widths.push_back(tap.size(1));
     }
     columns.push_back(columns_of(widths));
@@ -89,6 +90,16 @@ const Batch* BatchFeed::next() {
   return &last_;
 }
 
+float* BatchFeed::gather(const Source& source, std::uint32_t row, float* out) {
+  const auto width = static_cast<std::size_t>(source.width);
+  if (source.half) {
+    widen_bfloat16(source.data + row * width * 2, width, out);
+  } else {
+    std::memcpy(out, source.data + row * width * 4, width * 4);
+  }
+  return out + width;
+}
+
 void BatchFeed::fill_tile() {
   const std::int64_t rows = std::min(tile_rows_, options_.rows - begin_);
   const std::uint32_t* const order = order_->data() + begin_;
@@ -96,9 +107,10 @@ void BatchFeed::fill_tile() {
     float* out = tile_.host.joined[i].data_ptr<float>();
     for (std::int64_t r = 0; r < rows; ++r) {
       for (const Source& source : sources_[i]) {
-        if (r + kPrefetchAhead < rows) __builtin_prefetch(source.data + order[r + kPrefetchAhead] * source.width);
-        std::memcpy(out, source.data + order[r] * source.width, static_cast<std::size_t>(source.width) * sizeof(float));
-        out += source.width;
+        if (r + kPrefetchAhead < rows) {
+          __builtin_prefetch(source.data + order[r + kPrefetchAhead] * source.width * (source.half ? 2 : 4));
+        }
+        out = gather(source, order[r], out);
       }
     }
   }

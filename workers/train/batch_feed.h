@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -36,7 +37,7 @@ class BatchFeed {
     std::int64_t rows = 0;    ///< the first so many rows of each epoch's order are used
   };
 
-  /// Taps must be contiguous float32 on the CPU; batches come on `device`.
+  /// Taps must be contiguous on the CPU, float32 or bfloat16 (made float32 while they are gathered); batches come on `device`.
   BatchFeed(const FeatureSplit& split, const Architecture& architecture, const Options& options, c10::Device device);
 
   /// 0-based.
@@ -50,10 +51,12 @@ class BatchFeed {
     Batch host, device;
   };
   struct Source {
-    const float* data;
+    const std::byte* data;
     std::int64_t width;
+    bool half;  ///< bfloat16
   };
 
+  static float* gather(const Source& source, std::uint32_t row, float* out);
   Batch cut(const Batch& tile, std::int64_t begin, std::int64_t rows) const;
   void fill_tile();
 

@@ -21,8 +21,9 @@ void check_split(const FeatureSplit& split, const std::string& name, const Train
   for (std::size_t m = 0; m < split.taps.size(); ++m) {
     for (std::size_t i = 0; i < split.taps[m].size(); ++i) {
       const at::Tensor& tap = split.taps[m][i];
-      if (tap.dim() != 2 || tap.size(0) != split.rows || tap.scalar_type() != at::kFloat || !tap.is_contiguous()) {
-        problems.push_back(subject + "modality " + std::to_string(m) + ", tap " + std::to_string(i) + ": expected float32 [" +
+      if (tap.dim() != 2 || tap.size(0) != split.rows || (tap.scalar_type() != at::kFloat && tap.scalar_type() != at::kBFloat16) ||
+          !tap.is_contiguous()) {
+        problems.push_back(subject + "modality " + std::to_string(m) + ", tap " + std::to_string(i) + ": expected float32 or bfloat16 [" +
                            std::to_string(split.rows) + ", width], got " + c10::toString(tap.scalar_type()) + " " +
                            c10::str(tap.sizes()));
       }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <ATen/ATen.h>
+#include <bit>
 #include <limits>
 
 #include "base/error.h"
@@ -18,6 +19,14 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::message_of;
 using testing::SmallDataset;
+
+/// To nearest, ties to even, by the definition: of the two neighbours the nearer, or the one whose last bit is 0.
+std::uint16_t rounded(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto low = static_cast<std::uint16_t>(bits >> 16);
+  const std::uint32_t rest = bits & 0xFFFF;
+  return static_cast<std::uint16_t>(low + (rest > 0x8000 || (rest == 0x8000 && (low & 1))));
+}
 
 class ExtractTest : public ::testing::Test {
  protected:
@@ -62,6 +71,56 @@ TEST_F(ExtractTest, GivesTheSameBytesWhateverTheNumberOfThreads) {
   three.threads = 3;
   three.force = true;
   EXPECT_EQ(extract(one).digest, extract(three).digest);
+}
+
+TEST_F(ExtractTest, StoresTapsInBfloat16RoundedToNearestEvenAndLogitsAsTheyAre) {
+  const ExtractResult full = extract();
+  const auto expected = FeatureSet::open(full.file);
+  EXPECT_EQ(expected->tap_type(1), TapType::f32);
+  ExtractOptions options;
+  options.dtype = TapType::bf16;
+  const ExtractResult half = extract(options);
+  EXPECT_EQ(half.made, 6);
+  EXPECT_NE(half.digest, full.digest);
+  const auto features = FeatureSet::open(half.file, half.digest);
+  EXPECT_EQ(features->tap_type(1), TapType::bf16);
+  for (const std::string split : {"train", "dev", "test"}) {
+    for (std::size_t m = 0; m < 2; ++m) {
+      EXPECT_TRUE(features->split(split).logits[m].equal(expected->split(split).logits[m]));
+      for (std::size_t i = 0; i < 2; ++i) {
+        const at::Tensor& tap = features->split(split).taps[m][i];
+        const at::Tensor& of = expected->split(split).taps[m][i];
+        ASSERT_EQ(tap.scalar_type(), c10::kBFloat16);
+        for (std::int64_t k = 0; k < tap.numel(); ++k) {
+          EXPECT_EQ(static_cast<const std::uint16_t*>(tap.data_ptr())[k], rounded(of.data_ptr<float>()[k]));
+        }
+      }
+    }
+  }
+  EXPECT_EQ(half.manifest.baselines.to_json(), full.manifest.baselines.to_json());
+  EXPECT_EQ(extract(options).made, 0);
+}
+
+TEST(FeatureWriterTest, RoundsTiesToEvenAndRefusesWhatBfloat16CannotHold) {
+  const auto stored = [](std::vector<float> values) {
+    const at::Tensor tap = at::from_blob(values.data(), {static_cast<std::int64_t>(values.size()), 1}, c10::kFloat).clone();
+    return as_stored({{"tap0", tap}, {"logits", tap}}, TapType::bf16);
+  };
+  const std::vector<float> values{1.0F + 0x1p-8F, 1.0F + 3 * 0x1p-8F, 1.0F + 0x1.002p-8F, -3.14159265F, 0x1p-130F, -0.0F};
+  const NamedTensors tensors = stored(values);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(static_cast<const std::uint16_t*>(tensors[0].second.data_ptr())[i], rounded(values[i])) << values[i];
+  }
+  EXPECT_EQ(tensors[1].second.scalar_type(), c10::kFloat);
+  const testing::TemporaryFolder folder;
+  const FeatureWriter writer(folder / "features", false);
+  const auto problem = [&](float value) {
+    return message_of<DataError>([&] { writer.write("dev", "dots", "key", stored({1.0F, value})); });
+  };
+  const std::string expected = "dev features of dots: \"tap0\": row 1 is not finite, or too large for bf16";
+  EXPECT_EQ(problem(std::numeric_limits<float>::quiet_NaN()), expected);
+  EXPECT_EQ(problem(std::numeric_limits<float>::max()), expected);
+  EXPECT_FALSE(std::filesystem::exists(folder / "features"));
 }
 
 TEST_F(ExtractTest, MakesADamagedFileAgain) {

@@ -119,6 +119,17 @@ TEST_F(FeatureSetTest, RefusesAnotherWidthTypeAndRowCount) {
                                 HasSubstr("tensor \"logits\": expected F32 of shape [12, 3], got F64")));
 }
 
+TEST_F(FeatureSetTest, ReadsAManifestWithoutTypesAsFloat32AndRefusesAnotherTypeThanItSays) {
+  edit_manifest(manifest_, [](nlohmann::json& d) {
+    for (nlohmann::json& modality : d["modalities"]) modality.erase("dtype");
+  });
+  EXPECT_EQ(FeatureSet::open(manifest_)->tap_type(0), TapType::f32);
+  edit_manifest(manifest_, [](nlohmann::json& d) { d["modalities"][1]["dtype"] = "bf16"; });
+  EXPECT_THAT(problems(), HasSubstr("tensor \"tap0\": expected BF16 of shape [40, 4], got F32 of shape [40, 4]"));
+  edit_manifest(manifest_, [](nlohmann::json& d) { d["modalities"][1]["dtype"] = "f16"; });
+  EXPECT_THAT(problems(), HasSubstr("/modalities/1/dtype: expected one of f32, bf16, got \"f16\""));
+}
+
 TEST_F(FeatureSetTest, RefusesAMissingTap) {
   replace("test", 1, {{"tap0", at::ones({10, 4})}, {"logits", at::ones({10, 3})}});
   EXPECT_THAT(problems(), HasSubstr("has no tensor \"tap1\"; there are: logits, tap0"));

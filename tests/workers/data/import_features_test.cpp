@@ -120,6 +120,16 @@ TEST_F(ImportTest, SaysEveryProblemOfTheFilesAtOnce) {
                                 HasSubstr("the label of row 0 is 3; expected 0 to 2"), HasSubstr("train.safetensors")));
 }
 
+TEST_F(ImportTest, StoresTapsInBfloat16IfAsked) {
+  write_atomically(here() / "import.json", specification_.dump());
+  const ImportResult result = import_features(here() / "import.json", small_.folder / "imported", TapType::bf16);
+  const auto features = FeatureSet::open(result.file, result.digest);
+  const FeatureSplit& dev = features->split("dev");
+  EXPECT_TRUE(dev.taps[0][1].equal(extracted_->split("dev").taps[0][1].to(c10::kBFloat16)));
+  EXPECT_TRUE(dev.taps[1][0].equal(extracted_->split("dev").taps[1][1].to(c10::kBFloat16)));
+  EXPECT_TRUE(dev.logits[1].equal(extracted_->split("dev").logits[1]));
+}
+
 TEST_F(ImportTest, AsksForATensorsName) {
   specification_["modalities"][1]["taps"][0]["files"]["dev"] = "dev.safetensors";
   specification_["modalities"][0]["taps"][0]["files"]["dev"] = "dev.csv";

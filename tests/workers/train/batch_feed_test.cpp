@@ -51,6 +51,27 @@ TEST(BatchFeedTest, GivesEveryRowOnceWithItsTapsAndLabel) {
   EXPECT_EQ(sizes.back(), 1000 % 7);
 }
 
+TEST(BatchFeedTest, WidensBfloat16TapsWhileItGathersThem) {
+  const FeatureSplit full = test::make_split(1000, 4);
+  FeatureSplit half = full, rounded = full;
+  for (std::size_t m = 0; m < full.taps.size(); ++m) {
+    for (std::size_t i = 0; i < full.taps[m].size(); ++i) {
+      half.taps[m][i] = full.taps[m][i].to(at::kBFloat16);
+      rounded.taps[m][i] = half.taps[m][i].to(at::kFloat);
+    }
+  }
+  half.taps[1][0] = full.taps[1][0];  // one feed may read both types
+  rounded.taps[1][0] = full.taps[1][0];
+  BatchFeed a(half, kArchitecture, options(), c10::Device(c10::kCPU)), b(rounded, kArchitecture, options(), c10::Device(c10::kCPU));
+  a.begin_epoch(0);
+  b.begin_epoch(0);
+  while (const Batch* const expected = b.next()) {
+    const Batch* const batch = a.next();
+    ASSERT_TRUE(batch);
+    for (std::size_t i = 0; i < expected->joined.size(); ++i) EXPECT_TRUE(batch->joined[i].equal(expected->joined[i]));
+  }
+}
+
 std::vector<std::int64_t> labels_of_epoch(BatchFeed& feed, int epoch) {
   std::vector<std::int64_t> labels;
   feed.begin_epoch(epoch);
