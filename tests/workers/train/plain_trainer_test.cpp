@@ -306,6 +306,21 @@ TEST_F(PlainTrainerTest, FailsEveryTrialForFeaturesThatDoNotFit) {
   }
 }
 
+TEST_F(PlainTrainerTest, ReadsFeaturesInHalfTheBytes) {
+  const auto converted = [](const FeatureSplit& split, bool back) {
+    FeatureSplit other = split;
+    for (auto& of_modality : other.taps) {
+      for (at::Tensor& tap : of_modality) tap = back ? tap.to(at::kBFloat16).to(at::kFloat) : tap.to(at::kBFloat16);
+    }
+    return other;
+  };
+  const FeatureSplit train_was = train_, dev_was = dev_;
+  train_ = converted(train_was, true), dev_ = converted(dev_was, true);  // the same numbers in the wide format
+  const TrialOutcome wide = train_alone(job("[[1,0,0],[0,1,1]]"), quick());
+  train_ = converted(train_was, false), dev_ = converted(dev_was, false);
+  EXPECT_EQ(train_alone(job("[[1,0,0],[0,1,1]]"), quick()), wide);
+}
+
 TEST_F(PlainTrainerTest, SharesWeightsOneTrialAfterTheOther) {
   TrainingOptions options = quick();
   options.weight_sharing = true;
