@@ -4,7 +4,7 @@
 #include <cstring>
 #include <new>
 
-#include "base/error.h"
+#include "base/bfloat16.h"
 
 namespace fusion {
 namespace {
@@ -20,12 +20,13 @@ std::ptrdiff_t stride_of(std::int64_t width, std::size_t element) {
   return (lines | 1) * per_line;
 }
 
-float widened(c10::BFloat16 value) { return static_cast<float>(value); }
-float widened(float value) { return value; }
+template <typename From>
+void copy_row(double* out, const From* in, std::int64_t width) {
+  for (std::int64_t c = 0; c < width; ++c) out[c] = static_cast<double>(static_cast<float>(in[c]));
+}
 
-template <typename From, typename T>
-void copy_row(T* out, const From* in, std::int64_t width) {
-  for (std::int64_t c = 0; c < width; ++c) out[c] = static_cast<T>(widened(in[c]));
+void copy_row(float* out, const c10::BFloat16* in, std::int64_t width) {
+  widen_bfloat16(reinterpret_cast<const std::byte*>(in), static_cast<std::size_t>(width), out);
 }
 
 // Short rows of any length in a few moves that may overlap; a call of memcpy costs more than the row.
