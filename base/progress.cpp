@@ -26,11 +26,21 @@ Progress::Progress(std::string what, std::int64_t total, std::string unit, bool 
       drawn_(start_) {}
 
 Progress::~Progress() {
-  if (!ended_ && !quiet_ && terminal_ && done_ > 0) std::fputc('\n', stderr);
+  if (!ended_ && !quiet_ && terminal_ && done_ > begin_) std::fputc('\n', stderr);
 }
 
 void Progress::set(std::int64_t done) {
+  set(done, total_ > 0 ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total_)) : 0);
+}
+
+void Progress::begin_at(std::int64_t done, double share) {
+  done_ = begin_ = done;
+  share_ = begin_share_ = share;
+}
+
+void Progress::set(std::int64_t done, double share) {
   done_ = done;
+  share_ = share;
   if (quiet_ || ended_) return;
   const auto now = std::chrono::steady_clock::now();
   if (now - drawn_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10'000))) return;
@@ -46,15 +56,14 @@ void Progress::finish() {
 
 void Progress::draw(bool last) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
-  const double share = total_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_)) : 0;
+  const double rate = seconds > 0 ? static_cast<double>(done_ - begin_) / seconds : 0;
   const std::string when = last ? "in " + duration_text(seconds)
-                                : "ETA " + (rate > 0 ? duration_text(static_cast<double>(total_ - done_) / rate) : std::string("?"));
+                                : "ETA " + (share_ > begin_share_ ? duration_text((1 - share_) / (share_ - begin_share_) * seconds) : std::string("?"));
   const std::string note = note_.empty() ? "" : "  " + note_;
   if (terminal_) {
     std::string bar(24, ' ');
-    std::fill_n(bar.begin(), static_cast<long>(share * 24), '=');
-    std::fprintf(stderr, "\r\033[K%s [%s] %3.0f %%  %.4g %s/s  %s%s", what_.c_str(), bar.c_str(), 100 * share, rate,
+    std::fill_n(bar.begin(), static_cast<long>(share_ * 24), '=');
+    std::fprintf(stderr, "\r\033[K%s [%s] %3.0f %%  %.4g %s/s  %s%s", what_.c_str(), bar.c_str(), 100 * share_, rate,
                  unit_.c_str(), when.c_str(), note.c_str());
     if (last) std::fputc('\n', stderr);
   } else {

@@ -7,7 +7,7 @@
 namespace fusion {
 
 /// Progress of long work on stderr: on a terminal one line that is redrawn with bar, rate and ETA; otherwise a plain line
-/// every 10 s and one at the end. Silent when `quiet`. Not thread-safe.
+/// every 10 s and one at the end. Rate and time left are those of this run. Silent when `quiet`. Not thread-safe.
 ///
 ///     Progress progress("extract audio train", rows, "rows");
 ///     progress.advance(batch);      // as often as you like; it draws at most ten times a second
@@ -20,6 +20,10 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
   void advance(std::int64_t by = 1) { set(done_ + by); }
   void set(std::int64_t done);
+  /// Where units differ in what they cost: `share` of the work is done, in [0, 1]; bar and ETA follow it.
+  void set(std::int64_t done, double share);
+  /// So much was done by an earlier run.
+  void begin_at(std::int64_t done, double share);
   /// A short text behind the figures, for example a loss.
   void note(std::string text) { note_ = std::move(text); }
   void finish();
@@ -28,7 +32,8 @@ class Progress {
   void draw(bool last);
 
   std::string what_, unit_, note_;
-  std::int64_t total_, done_ = 0;
+  std::int64_t total_, done_ = 0, begin_ = 0;
+  double share_ = 0, begin_share_ = 0;
   bool quiet_, terminal_, ended_ = false;
   std::chrono::steady_clock::time_point start_, drawn_;
 };

@@ -1,10 +1,12 @@
 #include "model/backbone.h"
 
 #include <fstream>
+#include <optional>
 #include <utility>
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "model/frozen_lenet.h"
 #include "model/lenet.h"
 #include "model/script_backbone.h"
 #include "model/torch_compat.h"
@@ -19,6 +21,7 @@ class LeNetBackbone final : public Backbone {
     network_.parameters().set_trainable(false);
     network_.options().check_input(row_shape, file.string());
     const std::vector<std::int64_t> widths = network_.options().tap_widths();
+    if (device.is_cpu()) fast_.emplace(network_);
     for (std::size_t i = 0; i < widths.size(); ++i) taps_.push_back({"tap" + std::to_string(i), widths[i]});
   }
 
@@ -28,7 +31,7 @@ class LeNetBackbone final : public Backbone {
   BackboneOutput forward(const at::Tensor& x) const override {
     const at::NoGradGuard no_grad;
     try {
-      return network_.forward(x, false);
+      return fast_ && x.scalar_type() == c10::kFloat ? fast_->forward(x) : network_.forward(x, false);
     } catch (const c10::Error& error) {
       throw ModelError("lenet: " + compat::message_of(error));
     }
@@ -37,6 +40,7 @@ class LeNetBackbone final : public Backbone {
 
  private:
   LeNet network_;
+  std::optional<FrozenLeNet> fast_;  ///< on the CPU
   std::string digest_;
   std::vector<TapSpec> taps_;
 };

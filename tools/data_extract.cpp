@@ -1,4 +1,5 @@
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -31,18 +32,22 @@ struct ExtractCommand {
     options.out = out;
     const Dataset dataset = Dataset::open(dataset_file);
     std::optional<Progress> progress;
-    std::string shown;
-    const ExtractResult result =
-        extract_features(dataset, options, [&](const std::string& modality, const std::string& split, std::int64_t done, std::int64_t rows) {
-          if (const std::string part = "extract " + modality + " " + split; part != shown) {
-            shown = part;
-            progress.emplace(part, rows, "rows", quiet);
-          }
-          progress->set(done);
-          if (done == rows) progress->finish();
-        });
+    const ExtractResult result = extract_features(dataset, options, [&](const ExtractProgress& at) {
+      if (!progress) {
+        progress.emplace("extract", at.rows, "rows", quiet);
+        progress->begin_at(at.resumed, at.resumed_share);
+      }
+      progress->note(at.modality + " " + at.split);
+      progress->set(at.done, at.share);
+    });
+    if (progress) {
+      progress->note("");
+      progress->finish();
+    }
     print_baselines(result.manifest);
-    std::printf("%s: %d feature files made, %d kept\ndigest %s\n", result.file.c_str(), result.made, result.reused, result.digest.c_str());
+    std::printf("%s: %d feature files made, %d kept", result.file.c_str(), result.made, result.reused);
+    if (result.resumed_rows > 0) std::printf("; %lld rows of an earlier run went on", static_cast<long long>(result.resumed_rows));
+    std::printf("\ndigest %s\n", result.digest.c_str());
   }
 };
 
@@ -59,7 +64,7 @@ void add_dtype_option(CLI::App& command, TapType& type) {
 }
 
 void add_extract_command(CLI::App& app) {
-  CLI::App* const command = app.add_subcommand("extract", "run the frozen backbones once and store their taps");
+  CLI::App* const command = app.add_subcommand("extract", "run the frozen backbones once and store their taps; after a kill, the same command goes on");
   const auto extract = std::make_shared<ExtractCommand>();
   command->add_option("dataset", extract->dataset_file, "dataset.json")->required();
   command->add_option("--backbone", extract->backbones,
@@ -67,10 +72,14 @@ void add_extract_command(CLI::App& app) {
                       "never one from a stranger");
   command->add_option("--out", extract->out, "folder of features.json (features/ beside the dataset)");
   add_dtype_option(*command, extract->options.dtype);
-  command->add_option("--batch", extract->options.batch, "rows at once (250)")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000}));
-  command->add_option("--threads", extract->options.threads, "threads (one per core); the bytes do not depend on it")->check(CLI::Range(1, 1024));
+  command->add_option("--batch", extract->options.batch, "rows at once (64)")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000}));
+  command->add_option("--threads", extract->options.threads, "lanes, each with its own backbones (one per core); the bytes do not depend on it")->check(CLI::Range(1, 1024));
   command->add_flag("--force", extract->options.force, "make feature files again that are there");
-  command->add_flag("--quiet", extract->quiet, "no progress bars");
+  command->add_option_function<double>(
+             "--save-every", [extract](const double& s) { extract->options.save_every = std::chrono::milliseconds(std::llround(1000 * s)); },
+             "seconds between saves of what is done: about as much is lost if this is killed; run it again to go on (5)")
+      ->check(CLI::Range(0.0, 1e6));
+  command->add_flag("--quiet", extract->quiet, "no progress bar");
   command->callback([extract] { extract->run(); });
 }
 

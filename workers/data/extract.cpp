@@ -2,16 +2,13 @@
 
 #include <ATen/ops/empty.h>
 
-#include <atomic>
 #include <chrono>
-#include <exception>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "base/error.h"
 #include "model/backbone.h"
-#include "model/device.h"
+#include "workers/data/extract_lanes.h"
 
 namespace fusion {
 
@@ -72,63 +69,6 @@ NamedTensors make_outputs(const Backbone& backbone, std::int64_t rows) {
   return outputs;
 }
 
-/// Runs one modality over one split: threads take batches in turn and write each to its own rows.
-class SplitRun {
- public:
-  SplitRun(const Dataset& dataset, std::size_t modality, std::string split, std::int64_t batch)
-      : dataset_(dataset), modality_(modality), split_(std::move(split)), batch_(batch), rows_(dataset.split(split_).rows()) {}
-
-  NamedTensors run(const Runners& runners, const std::function<void(std::int64_t)>& told) {
-    outputs_ = make_outputs(runners.first(), rows_);
-    std::vector<std::thread> threads;
-    std::atomic<std::size_t> running{runners.instances.size()};
-    for (const auto& backbone : runners.instances) {
-      const Backbone* const own = backbone.get();
-      threads.emplace_back([this, own, &running] {
-        try {
-          work(*own);
-        } catch (...) {
-          const std::lock_guard lock(mutex_);
-          failure_ = std::current_exception();
-          next_ = rows_;
-        }
-        --running;
-      });
-    }
-    while (running > 0) {
-      told(done_);
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-    for (std::thread& thread : threads) thread.join();
-    if (failure_) std::rethrow_exception(failure_);
-    told(rows_);
-    return std::move(outputs_);
-  }
-
- private:
-  void work(const Backbone& backbone) {
-    prepare_training_thread();
-    for (;;) {
-      const std::int64_t begin = next_.fetch_add(batch_);
-      if (begin >= rows_) return;
-      const std::int64_t end = std::min(rows_, begin + batch_);
-      const BackboneOutput out = backbone.forward(dataset_.batch(modality_, split_, begin, end));
-      for (std::size_t i = 0; i < out.taps.size(); ++i) outputs_[i].second.slice(0, begin, end).copy_(out.taps[i]);
-      if (out.logits.defined()) outputs_.back().second.slice(0, begin, end).copy_(out.logits);
-      done_ += end - begin;
-    }
-  }
-
-  const Dataset& dataset_;
-  std::size_t modality_;
-  std::string split_;
-  std::int64_t batch_, rows_;
-  NamedTensors outputs_;
-  std::atomic<std::int64_t> next_{0}, done_{0};
-  std::mutex mutex_;
-  std::exception_ptr failure_;
-};
-
 /// What made one file: equal text, equal content.
 std::string key_text(const Dataset& dataset, const ModalityManifest& modality, const Backbone& backbone, const std::string& split,
                      const ExtractOptions& options) {
@@ -140,7 +80,8 @@ std::string key_text(const Dataset& dataset, const ModalityManifest& modality, c
       .dump();
 }
 
-/// Finds or makes all of one dataset's feature files.
+/// Finds or makes all of one dataset's feature files: what is there and whole is kept, the other parts go through the lanes in one run
+/// over all splits and modalities, and each is written when its last row is there, while the lanes go on with the next.
 class Extraction {
  public:
   Extraction(const Dataset& dataset, const ExtractOptions& options, const ExtractObserver& observer)
@@ -151,15 +92,23 @@ class Extraction {
 
   ExtractResult run() {
     const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
-    runners_ = open_backbones(dataset_, options_, options_.threads > 0 ? options_.threads : static_cast<int>(cores));
+    const int lanes = options_.threads > 0 ? options_.threads : static_cast<int>(cores);
+    runners_ = open_backbones(dataset_, options_, lanes);
     describe();
-    for (const auto& [split, range] : dataset_.manifest().splits) extract_split(split);
+    plan();
+    make_parts(lanes);
+    for (const auto& [split, range] : dataset_.manifest().splits) describe_split(split);
     result_.digest = write_feature_manifest(writer_.folder(), result_.manifest);
     result_.file = writer_.folder() / "features.json";
     return std::move(result_);
   }
 
  private:
+  const ModalityManifest& modality(std::size_t m) const { return dataset_.manifest().modalities[m]; }
+  std::string key(std::size_t m, const std::string& split) const {
+    return key_text(dataset_, modality(m), runners_[m].first(), split, options_);
+  }
+
   void describe() {
     const DatasetManifest& from = dataset_.manifest();
     DatasetSpec& spec = result_.manifest.spec;
@@ -175,7 +124,81 @@ class Extraction {
     }
   }
 
-  void extract_split(const std::string& split) {
+  /// What is there, and what an earlier run left of the others.
+  void plan() {
+    for (const auto& [split, range] : dataset_.manifest().splits) {
+      for (std::size_t m = 0; m < runners_.size(); ++m) {
+        const Backbone& backbone = runners_[m].first();
+        const std::int64_t rows = range.rows();
+        std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected;
+        for (const TapSpec& tap : backbone.taps()) expected.push_back({tap.name, {rows, tap.width}});
+        if (backbone.classes() > 0) expected.push_back({"logits", {rows, backbone.classes()}});
+        if (const auto tensors = writer_.find(split, modality(m).name, key(m, split), expected)) {
+          keep_logits(m, split, *tensors);
+          ++result_.reused;
+          continue;
+        }
+        ExtractPart& part = parts_.emplace_back(ExtractPart{m, split, 0, rows, make_outputs(backbone, rows), &runners_[m].instances});
+        part.begin = writer_.restore_rows(split, modality(m).name, key(m, split), part.outputs);
+        result_.resumed_rows += part.begin;
+      }
+    }
+  }
+
+  void make_parts(int lanes) {
+    if (parts_.empty()) return;
+    ExtractLanes running(dataset_, parts_, lanes, options_.batch);
+    for (std::size_t p = 0; p < parts_.size(); ++p) {
+      ExtractPart& part = parts_[p];
+      const std::string& name = modality(part.modality).name;
+      std::int64_t saved = part.begin;
+      auto saved_at = std::chrono::steady_clock::now();
+      for (;;) {
+        const ExtractLanes::State state = running.wait(p, std::chrono::milliseconds(50));
+        tell(p, state.done);
+        if (state.ready == part.rows) break;
+        const auto now = std::chrono::steady_clock::now();
+        if (now - saved_at < options_.save_every || state.ready == saved) continue;
+        NamedTensors rows;
+        for (const auto& [tap, tensor] : part.outputs) rows.emplace_back(tap, tensor.slice(0, saved, state.ready));
+        writer_.save_rows(part.split, name, key(part.modality, part.split), saved, as_stored(rows, options_.dtype));
+        saved = state.ready;
+        saved_at = now;
+      }
+      const NamedTensors stored = as_stored(part.outputs, options_.dtype);
+      writer_.write(part.split, name, key(part.modality, part.split), stored);
+      writer_.forget_rows(part.split, name, key(part.modality, part.split));
+      keep_logits(part.modality, part.split, stored);
+      part.outputs.clear();
+      ++result_.made;
+    }
+  }
+
+  void keep_logits(std::size_t m, const std::string& split, const NamedTensors& tensors) {
+    logits_[split].resize(runners_.size());
+    if (runners_[m].first().classes() > 0) logits_[split][m] = tensors.back().second;
+  }
+
+  /// A row of a modality counts as much as it has numbers.
+  void tell(std::size_t current, const std::vector<std::int64_t>& done) const {
+    if (!observer_) return;
+    ExtractProgress progress{modality(parts_[current].modality).name, parts_[current].split};
+    double work = 0, resumed = 0, all = 0;
+    for (std::size_t p = 0; p < parts_.size(); ++p) {
+      const auto weight = static_cast<double>(modality(parts_[p].modality).row_count());
+      progress.done += done[p];
+      progress.resumed += parts_[p].begin;
+      progress.rows += parts_[p].rows;
+      work += weight * static_cast<double>(done[p]);
+      resumed += weight * static_cast<double>(parts_[p].begin);
+      all += weight * static_cast<double>(parts_[p].rows);
+    }
+    progress.share = work / all;
+    progress.resumed_share = resumed / all;
+    observer_(progress);
+  }
+
+  void describe_split(const std::string& split) {
     const at::Tensor labels = dataset_.labels(split);
     result_.manifest.spec.rows[split] = labels.size(0);
     const std::string labels_key = json{{"dataset", dataset_.manifest().digest}, {"split", split}}.dump();
@@ -185,13 +208,11 @@ class Extraction {
     auto& files = result_.manifest.files[split];
     files.first = writer_.file(split, "labels", labels_key);
     std::vector<std::string> names;
-    std::vector<at::Tensor> logits;
     for (std::size_t m = 0; m < runners_.size(); ++m) {
-      names.push_back(dataset_.manifest().modalities[m].name);
-      const NamedTensors tensors = extract_modality(m, split, files.second);
-      logits.push_back(runners_[m].first().classes() > 0 ? tensors.back().second : at::Tensor());
+      names.push_back(modality(m).name);
+      files.second.push_back(writer_.file(split, names[m], key(m, split)));
     }
-    add_baselines(result_.manifest.baselines, split, names, logits, labels);
+    add_baselines(result_.manifest.baselines, split, names, logits_[split], labels);
     for (std::size_t m = 0; m < runners_.size() && split == "dev"; ++m) {
       const auto& own = result_.manifest.baselines.unimodal;
       if (const auto found = own.find(names[m]); found != own.end()) {
@@ -200,35 +221,13 @@ class Extraction {
     }
   }
 
-  NamedTensors extract_modality(std::size_t m, const std::string& split, std::vector<FeatureFile>& files) {
-    const ModalityManifest& modality = dataset_.manifest().modalities[m];
-    const Backbone& backbone = runners_[m].first();
-    const std::int64_t rows = dataset_.split(split).rows();
-    const std::string key = key_text(dataset_, modality, backbone, split, options_);
-    std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected;
-    for (const TapSpec& tap : backbone.taps()) expected.push_back({tap.name, {rows, tap.width}});
-    if (backbone.classes() > 0) expected.push_back({"logits", {rows, backbone.classes()}});
-    auto tensors = writer_.find(split, modality.name, key, expected);
-    if (tensors) {
-      ++result_.reused;
-    } else {
-      const auto told = [&](std::int64_t done) {
-        if (observer_) observer_(modality.name, split, done, rows);
-      };
-      tensors = SplitRun(dataset_, m, split, options_.batch).run(runners_[m], told);
-      tensors = as_stored(*tensors, options_.dtype);
-      writer_.write(split, modality.name, key, *tensors);
-      ++result_.made;
-    }
-    files.push_back(writer_.file(split, modality.name, key));
-    return *tensors;
-  }
-
   const Dataset& dataset_;
   const ExtractOptions& options_;
   const ExtractObserver& observer_;
   FeatureWriter writer_;
   std::vector<Runners> runners_;
+  std::vector<ExtractPart> parts_;  ///< those to make, split by split
+  std::map<std::string, std::vector<at::Tensor>> logits_;  ///< split -> per modality, undefined without
   ExtractResult result_;
 };
 

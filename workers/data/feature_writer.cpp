@@ -3,6 +3,11 @@
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/eq.h>
 #include <ATen/ops/log_softmax.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
 
 #include "base/digest.h"
 #include "base/error.h"
@@ -41,6 +46,82 @@ double accuracy(const at::Tensor& scores, const at::Tensor& labels) {
 
 json to_json(const FeatureFile& file) { return {{"file", file.file}, {"sha256", file.sha256}}; }
 
+/// Throws DataError for the first value that is not finite; `first_row` is the number of row 0.
+void check_finite(const std::string& subject, const NamedTensors& tensors, std::int64_t first_row) {
+  for (const auto& [name, tensor] : tensors) {
+    if (!tensor.is_floating_point()) continue;
+    const bool half = tensor.scalar_type() == c10::kBFloat16;
+    TORCH_CHECK((half || tensor.scalar_type() == c10::kFloat) && tensor.is_contiguous(), "features are contiguous float32 or bfloat16");
+    TensorView view{half ? DType::bf16 : DType::f32, tensor.sizes().vec(), static_cast<const std::byte*>(tensor.data_ptr()),
+                    tensor.nbytes(), nullptr};
+    if (const auto at = first_not_finite(view)) {
+      throw DataError(subject + ": \"" + name + "\": row " +
+                      std::to_string(first_row + *at / std::max<std::int64_t>(1, tensor.numel() / tensor.size(0))) + " is not finite" +
+                      (half ? ", or too large for bf16" : ""));
+    }
+  }
+}
+
+/// Of names and bytes, by name.
+std::string content_digest(const NamedTensors& tensors) {
+  std::map<std::string, at::Tensor> by_name(tensors.begin(), tensors.end());
+  Sha256 content;
+  for (const auto& [name, tensor] : by_name) {
+    content.update(name + '\n');
+    content.update(tensor.data_ptr(), tensor.nbytes());
+  }
+  return content.hex();
+}
+
+std::string content_digest(const SafetensorsFile& file) {
+  Sha256 content;
+  for (const auto& [name, view] : file.tensors()) {
+    content.update(name + '\n');
+    content.update(view.data, view.bytes);
+  }
+  return content.hex();
+}
+
+constexpr std::string_view kRowsSuffix = ".part";
+
+/// "train-audio-<key>.rows-": the rest is "<begin>-<end>.part".
+std::string rows_prefix(const std::filesystem::path& file) { return file.stem().string() + ".rows-"; }
+
+struct SavedRows {
+  std::int64_t begin = 0, end = 0;
+  std::filesystem::path file;
+};
+
+/// By their first row; of several that begin there the longest first.
+std::vector<SavedRows> saved_rows(const std::filesystem::path& folder, const std::string& prefix) {
+  std::vector<SavedRows> all;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix) || !name.ends_with(kRowsSuffix)) continue;
+    SavedRows rows;
+    const char* const text = name.data() + prefix.size();
+    const char* const end = name.data() + name.size() - kRowsSuffix.size();
+    const auto first = std::from_chars(text, end, rows.begin);
+    if (first.ec != std::errc{} || first.ptr == end || *first.ptr != '-') continue;
+    const auto last = std::from_chars(first.ptr + 1, end, rows.end);
+    if (last.ec != std::errc{} || last.ptr != end || rows.end <= rows.begin) continue;
+    rows.file = entry.path();
+    all.push_back(std::move(rows));
+  }
+  std::sort(all.begin(), all.end(), [](const SavedRows& a, const SavedRows& b) { return std::pair(a.begin, -a.end) < std::pair(b.begin, -b.end); });
+  return all;
+}
+
+/// "<file>.tmp.<pid>" of a process that is no more (write_atomically).
+bool left_by_the_dead(const std::string& name) {
+  const std::size_t at = name.rfind(".tmp.");
+  if (at == std::string::npos) return false;
+  pid_t pid = 0;
+  const auto [stop, problem] = std::from_chars(name.data() + at + 5, name.data() + name.size(), pid);
+  return problem == std::errc{} && stop == name.data() + name.size() && pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH;
+}
+
 }  // namespace
 
 NamedTensors as_stored(const NamedTensors& tensors, TapType type) {
@@ -55,6 +136,17 @@ std::filesystem::path FeatureWriter::path(const std::string& split, const std::s
   return folder_ / (split + "-" + what + "-" + sha256_of(key).substr(0, 16) + ".safetensors");
 }
 
+/// A file of ours if it is what its metadata says: made from `key`, its tensors as they were written.
+std::optional<SafetensorsFile> FeatureWriter::open_whole(const std::filesystem::path& file, const std::string& key) const {
+  SafetensorsFile opened = SafetensorsFile::open(file);
+  const auto says = [&](const char* name, const std::string& text) {
+    const auto found = opened.metadata().find(name);
+    return found != opened.metadata().end() && found->second == text;
+  };
+  if (!says("key", sha256_of(key)) || !says("content", content_digest(opened))) return std::nullopt;
+  return opened;
+}
+
 std::optional<NamedTensors> FeatureWriter::find(
     const std::string& split, const std::string& what, const std::string& key,
     const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& expected) const {
@@ -63,12 +155,11 @@ std::optional<NamedTensors> FeatureWriter::find(
   try {
     const std::string recorded = recorded_sha256(folder_, file.filename().string());
     if (!recorded.empty() && recorded != remembered_sha256(file)) return std::nullopt;
-    const SafetensorsFile opened = SafetensorsFile::open(file);
-    const auto made_from = opened.metadata().find("key");
-    if (made_from == opened.metadata().end() || made_from->second != sha256_of(key)) return std::nullopt;
+    const auto opened = open_whole(file, key);
+    if (!opened) return std::nullopt;
     NamedTensors tensors;
     for (const auto& [name, shape] : expected) {
-      const TensorView& view = opened.at(name);
+      const TensorView& view = opened->at(name);
       if (view.shape != shape || first_not_finite(view)) return std::nullopt;
       tensors.emplace_back(name, map_tensor(view));
     }
@@ -80,19 +171,47 @@ std::optional<NamedTensors> FeatureWriter::find(
 
 void FeatureWriter::write(const std::string& split, const std::string& what, const std::string& key,
                           const NamedTensors& tensors) const {
-  const std::filesystem::path file = path(split, what, key);
-  for (const auto& [name, tensor] : tensors) {
-    if (!tensor.is_floating_point()) continue;
-    const bool half = tensor.scalar_type() == c10::kBFloat16;
-    TORCH_CHECK((half || tensor.scalar_type() == c10::kFloat) && tensor.is_contiguous(), "features are contiguous float32 or bfloat16");
-    TensorView view{half ? DType::bf16 : DType::f32, tensor.sizes().vec(), static_cast<const std::byte*>(tensor.data_ptr()),
-                    tensor.nbytes(), nullptr};
-    if (const auto at = first_not_finite(view)) {
-      throw DataError(split + " features of " + what + ": \"" + name + "\": row " +
-                      std::to_string(*at / std::max<std::int64_t>(1, tensor.numel() / tensor.size(0))) + " is not finite" + (half ? ", or too large for bf16" : ""));
+  check_finite(split + " features of " + what, tensors, 0);
+  write_tensors(path(split, what, key), tensors, {{"key", sha256_of(key)}, {"content", content_digest(tensors)}});
+}
+
+void FeatureWriter::save_rows(const std::string& split, const std::string& what, const std::string& key, std::int64_t begin,
+                              const NamedTensors& rows) const {
+  check_finite(split + " features of " + what, rows, begin);
+  std::string name = rows_prefix(path(split, what, key)) + std::to_string(begin) + "-";
+  name += std::to_string(begin + rows.front().second.size(0)) + std::string(kRowsSuffix);
+  write_tensors(folder_ / name, rows, {{"key", sha256_of(key)}, {"content", content_digest(rows)}});
+}
+
+std::int64_t FeatureWriter::restore_rows(const std::string& split, const std::string& what, const std::string& key,
+                                         const NamedTensors& tensors) const {
+  if (force_) return 0;
+  std::int64_t there = 0;
+  for (const SavedRows& saved : saved_rows(folder_, rows_prefix(path(split, what, key)))) {  // by their first row
+    if (saved.begin != there) continue;
+    try {
+      const auto opened = open_whole(saved.file, key);
+      if (!opened) continue;
+      for (const auto& [name, tensor] : tensors) {
+        const TensorView& view = opened->at(name);
+        if (view.shape != std::vector<std::int64_t>{saved.end - saved.begin, tensor.size(1)}) throw DataError(saved.file.string());
+        tensor.slice(0, saved.begin, saved.end).copy_(map_tensor(view));
+      }
+      there = saved.end;
+    } catch (const DataError&) {
+      // damaged: these rows are made again
     }
   }
-  write_tensors(file, tensors, {{"key", sha256_of(key)}});
+  return there;
+}
+
+void FeatureWriter::forget_rows(const std::string& split, const std::string& what, const std::string& key) const {
+  const std::string prefix = path(split, what, key).stem().string() + ".";
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix) && (name.ends_with(kRowsSuffix) || left_by_the_dead(name))) std::filesystem::remove(entry, ignored);
+  }
 }
 
 FeatureFile FeatureWriter::file(const std::string& split, const std::string& what, const std::string& key) const {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/tensor_files.h"
 #include "model/flat_tensors.h"
 #include "space/dataset_spec.h"
 #include "workers/data/features.h"
@@ -28,7 +29,7 @@ NamedTensors as_stored(const NamedTensors& tensors, TapType type);
 /// Writes a feature manifest and the files it names (docs/data.md) into one folder.
 ///
 /// A file is called <split>-<what>-<key>.safetensors, the key being the start of the digest of whatever made it; the whole digest
-/// stands in the file's metadata. So a file that is there is used again if it is whole, and files of other keys do no harm.
+/// stands in the file's metadata, and so does the digest of its content. So a file that is there is used again if it is whole, and files of other keys do no harm.
 /// Not thread-safe.
 class FeatureWriter {
  public:
@@ -45,10 +46,19 @@ class FeatureWriter {
   /// Name and digest of what was found or written.
   FeatureFile file(const std::string& split, const std::string& what, const std::string& key) const;
 
+  /// Keeps rows of a file that is not whole yet, the first of which is row `begin`, in a file of their own. Throws as `write`.
+  void save_rows(const std::string& split, const std::string& what, const std::string& key, std::int64_t begin,
+                 const NamedTensors& rows) const;
+  /// Copies saved rows into `tensors`, as far as they follow each other from row 0 on and are whole. Returns how many; 0 with `force`.
+  std::int64_t restore_rows(const std::string& split, const std::string& what, const std::string& key, const NamedTensors& tensors) const;
+  /// Removes saved rows, and what processes that were killed left of this file.
+  void forget_rows(const std::string& split, const std::string& what, const std::string& key) const;
+
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
   std::filesystem::path path(const std::string& split, const std::string& what, const std::string& key) const;
+  std::optional<SafetensorsFile> open_whole(const std::filesystem::path& file, const std::string& key) const;
 
   std::filesystem::path folder_;
   bool force_;

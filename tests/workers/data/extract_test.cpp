@@ -65,12 +65,42 @@ TEST_F(ExtractTest, TwiceGivesTheSameDigestAndMakesNothingTheSecondTime) {
 }
 
 TEST_F(ExtractTest, GivesTheSameBytesWhateverTheNumberOfThreads) {
-  ExtractOptions one, three;
-  one.threads = 1;
-  one.batch = three.batch = 7;
-  three.threads = 3;
-  three.force = true;
-  EXPECT_EQ(extract(one).digest, extract(three).digest);
+  for (const TapType type : {TapType::f32, TapType::bf16}) {
+    ExtractOptions options;
+    options.dtype = type;
+    options.batch = 7;
+    options.threads = 1;
+    options.force = true;
+    const std::string digest = extract(options).digest;
+    for (const int threads : {2, 3, 9}) {
+      options.threads = threads;
+      EXPECT_EQ(extract(options).digest, digest);
+    }
+  }
+}
+
+TEST_F(ExtractTest, TellsHowFarItIsOverAllFiles) {
+  std::vector<ExtractProgress> told;
+  extract_features(Dataset::open(small_.manifest()), {}, [&](const ExtractProgress& at) { told.push_back(at); });
+  ASSERT_GE(told.size(), 6u);
+  for (std::size_t i = 1; i < told.size(); ++i) EXPECT_GE(told[i].share, told[i - 1].share);
+  EXPECT_EQ(told.back().done, 2 * 62);
+  EXPECT_EQ(told.back().rows, 2 * 62);
+  EXPECT_DOUBLE_EQ(told.back().share, 1);
+  EXPECT_EQ(told.back().modality + " " + told.back().split, "waves train");
+  told.clear();
+  extract_features(Dataset::open(small_.manifest()), {}, [&](const ExtractProgress& at) { told.push_back(at); });
+  EXPECT_TRUE(told.empty());
+}
+
+TEST_F(ExtractTest, MakesADamagedFileAgainThatNoManifestNames) {
+  const ExtractResult first = extract();
+  const std::filesystem::path file = first.file.parent_path() / first.manifest.files.at("dev").second[0].file;
+  testing::flip_byte(file, static_cast<std::streamoff>(std::filesystem::file_size(file)) - 3);
+  std::filesystem::remove(first.file);
+  const ExtractResult second = extract();
+  EXPECT_EQ(second.made, 1);
+  EXPECT_EQ(second.digest, first.digest);
 }
 
 TEST_F(ExtractTest, StoresTapsInBfloat16RoundedToNearestEvenAndLogitsAsTheyAre) {
