@@ -23,6 +23,7 @@ std::string to_string(Id<Tag> id) {
 using StudyId = Id<struct StudyTag>;
 using TrialId = Id<struct TrialTag>;
 using WorkerId = Id<struct WorkerTag>;
+using RetrainingId = Id<struct RetrainingTag>;
 
 }  // namespace fusion
 
