@@ -16,6 +16,7 @@
 #include "model/device.h"
 #include "model/torch_compat.h"
 #include "tools/run_main.h"
+#include "tools/worker_times.h"
 #include "tools/worker_trainer.h"
 #include "workers/client/worker_client.h"
 
@@ -44,6 +45,15 @@ bool die_with(pid_t parent) {
   const char* launcher = std::getenv("FUSION_PARENT_PID");
   const pid_t named = launcher != nullptr ? std::atoi(launcher) : 0;
   return named <= 0 || ::kill(named, 0) == 0 || errno != ESRCH;
+}
+
+void log_end(const fusion::WorkerTimes& times) {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  fusion::logger("worker")->info(
+      "worker ended max_rss_mb={} packs={} busy_s={:.3f} busy_share={:.4f} gap_ms_median={:.2f} gap_ms_p99={:.2f} gap_ms_longest={:.2f}",
+      usage.ru_maxrss / 1024, times.packs(), times.busy_s(), times.busy_share(), 1000 * times.gap_s(0.5), 1000 * times.gap_s(0.99),
+      1000 * times.gap_s(1));
 }
 
 }  // namespace
@@ -91,10 +101,12 @@ int main(int argc, char** argv) {
     }
     prepare_training_thread();
     WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
-    WorkerClient(options, [&trainer](PackSession& session) { trainer(session); }).run();
-    rusage usage{};
-    ::getrusage(RUSAGE_SELF, &usage);
-    logger("worker")->info("worker ended max_rss_mb={}", usage.ru_maxrss / 1024);
+    WorkerTimes times;
+    WorkerClient(options, [&](PackSession& session) {
+      const WorkerTimes::Pack pack(times);
+      trainer(session);
+    }).run();
+    log_end(times);
     return 0;
   });
 }

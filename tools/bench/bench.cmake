@@ -5,6 +5,7 @@ if(FUSION_TORCH)
             bench/python_loop.cpp bench/shape.cpp
     DEPS train)
   target_compile_definitions(bench_trainer PRIVATE FUSION_BENCH_FOLDER="${CMAKE_CURRENT_SOURCE_DIR}/bench")
+  fusion_program(bench_engines SOURCES bench/bench_engines.cpp DEPS train search)
   fusion_program(bench_surrogate
     SOURCES bench/bench_surrogate.cpp bench/lstm_twin.cpp bench/search_replay.cpp
     DEPS search surrogate LIBS ${TORCH_LIBRARIES})
