@@ -34,8 +34,11 @@ inline std::vector<std::filesystem::path> sidecars() {
   return found;
 }
 
-/// The sidecar's `kind`; empty where it has none.
+/// The sidecar's `kind`. Those of the BERT head's code have none: "bert". Empty for any other without.
 inline std::string kind_of(const nlohmann::json& facts) {
+  if (facts.is_object() && facts.contains("source") && facts["source"].is_string()) {
+    if (facts["source"].get<std::string>().starts_with("LateTemporalModeling3DCNN")) return "bert";
+  }
   return facts.is_object() && facts.contains("kind") && facts["kind"].is_string() ? facts["kind"].get<std::string>() : "";
 }
 
