@@ -55,7 +55,8 @@ void ConvBatchNorm::declare(TensorPlan& plan, const std::string& conv, const std
   const auto& k = options.kernel;
   const std::int64_t in = options.in / options.groups;
   const double fan_in = static_cast<double>(in * k[0] * k[1] * k[2]);
-  plan.parameter(conv + ".weight", {options.out, in, k[0], k[1], k[2]}, weight_, fill_normal(std::sqrt(2.0 / fan_in)));
+  const Fill start = options.kaiming ? fill_normal(std::sqrt(2.0 / fan_in)) : fill_uniform(1.0 / std::sqrt(fan_in));
+  plan.parameter(conv + ".weight", {options.out, in, k[0], k[1], k[2]}, weight_, start);
   plan.parameter(bn + ".weight", {options.out}, gain_, fill_ones());
   plan.parameter(bn + ".bias", {options.out}, bias_, fill_zeros());
   plan.buffer(bn + ".running_mean", {options.out}, mean_, fill_zeros());
@@ -93,7 +94,7 @@ void InceptionBlock::declare(TensorPlan& plan, const std::string& name, std::int
   constexpr std::array<const char*, 6> kNames{"b0", "b1a", "b1b", "b2a", "b2b", "b3b"};
   const std::array<std::int64_t, 6> inputs{in, in, branches[1], in, branches[3], in};
   for (std::size_t i = 0; i < units_.size(); ++i) {
-    ConvBatchNorm::Options options{.in = inputs[i], .out = branches[i], .eps = 1e-3, .momentum = 0.01};
+    ConvBatchNorm::Options options{.in = inputs[i], .out = branches[i], .eps = 1e-3, .momentum = 0.01, .kaiming = false};
     if (i == 2 || i == 4) options.kernel = kernel_;
     units_[i].declare(plan, name + kNames[i] + ".conv3d", name + kNames[i] + ".bn", options);
   }

@@ -57,8 +57,7 @@ struct ReductionOptions {
   std::vector<std::string> problems(const std::string& subject) const;
 };
 
-/// A convolution of stride 1 that keeps the size (zeros around), without bias, and batch normalisation behind it. Weights start Kaiming
-/// normal (fan in), batch normalisation 1 and 0.
+/// A convolution of stride 1 that keeps the size (zeros around), without bias, and batch normalisation behind it, which starts as 1 and 0.
 class ConvBatchNorm {
  public:
   struct Options {
@@ -66,6 +65,7 @@ class ConvBatchNorm {
     std::array<std::int64_t, 3> kernel{1, 1, 1};
     std::int64_t groups = 1;
     double eps = 1e-5, momentum = 0.1;
+    bool kaiming = true;  ///< weights start Kaiming normal (fan in); false: PyTorch's default, uniform in +-1 / sqrt(fan in)
   };
   /// Tensors: `conv`.weight [out, in / groups, *kernel]; `bn`.weight, .bias and buffers .running_mean, .running_var [out].
   void declare(TensorPlan& plan, const std::string& conv, const std::string& bn, const Options& options);
@@ -98,6 +98,7 @@ class Bottleneck {
 
 /// The Inception block of I3D: four branches side by side, see ReductionOptions::branches. Units of convolution, batch normalisation (eps
 /// 1e-3, momentum 0.01) and ReLU; the max pooling sees zeros around its input, as in the reference.
+/// Weights start as PyTorch's default.
 ///
 /// Tensors: `name` + {b0, b1a, b1b, b2a, b2b, b3b}.conv3d and .bn.
 class InceptionBlock {

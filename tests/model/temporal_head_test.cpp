@@ -331,6 +331,23 @@ TEST(BertStartTest, AnotherLayerChangesNoOtherWeight) {
       two.parameters().at("bert.transformer_blocks.1.feed_forward.w_1.weight")));
 }
 
+TEST(ReductionTest, BlocksStartAsTheReferences) {
+  const auto conv_of = [](const ReductionOptions& options, const std::string& name) {
+    TensorPlan plan;
+    Reduction reduction;
+    reduction.declare(plan, "", 64, options);
+    return plan.make(3, {}).parameters.at(name);
+  };
+  ReductionOptions options;
+  options.kernel = ReductionKernel::volume;
+  options.kind = ReductionKind::bottleneck;
+  EXPECT_NEAR(conv_of(options, "conv1.weight").std().item<double>(), std::sqrt(2.0 / 64), 0.01);
+  EXPECT_NEAR(conv_of(options, "conv2.weight").std().item<double>(), std::sqrt(2.0 / (8 * 27)), 0.005);
+  options.kind = ReductionKind::inception;
+  EXPECT_NEAR(conv_of(options, "b0.conv3d.weight").std().item<double>(), 1 / std::sqrt(3.0 * 64), 0.005);
+  EXPECT_LE(conv_of(options, "b0.conv3d.weight").abs().max().item<double>(), 1 / 8.0);
+}
+
 TEST(ReductionTest, OverTimeIsTheCentreOfTheVolumeWhereThereIsNoImage) {
   TemporalHeadOptions options = without_dropout(BertVariant::bert5, 0.8);
   options.reduction = {.kind = ReductionKind::bottleneck, .kernel = ReductionKernel::volume, .width = 4, .groups = 2};
