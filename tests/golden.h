@@ -34,9 +34,13 @@ inline std::vector<std::filesystem::path> sidecars() {
   return found;
 }
 
-/// The sidecar's `kind`; empty where it has none.
+/// The sidecar's `kind`, or its `method` where it has no kind; those of the BERT head's code have neither: "bert". Empty for any other.
 inline std::string kind_of(const nlohmann::json& facts) {
-  return facts.is_object() && facts.contains("kind") && facts["kind"].is_string() ? facts["kind"].get<std::string>() : "";
+  const auto text = [&](const char* key) {
+    return facts.is_object() && facts.contains(key) && facts[key].is_string() ? facts[key].get<std::string>() : std::string();
+  };
+  if (text("source").starts_with("LateTemporalModeling3DCNN")) return "bert";
+  return text("kind").empty() ? text("method") : text("kind");
 }
 
 /// The tensors beside a sidecar.

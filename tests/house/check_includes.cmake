@@ -14,10 +14,11 @@ set(allow_workers_dispatch store workers/protocol space base)
 set(allow_workers_launch base)
 set(allow_workers_client workers/protocol space base)
 set(allow_workers_avmnist base)
+set(allow_workers_ntu base)
 set(allow_workers_data model space base)
 set(allow_workers_train workers/data model workers/protocol space base)
 set(folders base space store surrogate search model workers/protocol workers/dispatch workers/launch workers/client
-            workers/avmnist workers/data workers/train)
+            workers/avmnist workers/ntu workers/data workers/train)
 set(torch_folders model workers/data workers/train)
 
 set(bad "")
