@@ -1,0 +1,21 @@
+#include "tools/worker_retrainer.h"
+
+#include <nlohmann/json.hpp>
+
+#include "workers/train/export_model.h"
+#include "workers/train/retrain.h"
+
+namespace fusion {
+
+void WorkerRetrainer::operator()(RetrainingSession& session) const {
+  RetrainContext context;
+  context.device = device_;
+  context.cancel = session.cancel();
+  context.hand_back = session.hand_back();
+  context.on_epoch = [&](const RetrainingEpoch& epoch) { session.on_epoch(epoch); };
+  context.on_progress = [&](const RetrainingProgress& progress) { session.on_progress(progress); };
+  context.export_model = export_model;
+  session.on_end(retrain(session.job(), context));
+}
+
+}  // namespace fusion

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "workers/client/retraining_session.h"
+
+namespace fusion {
+
+/// What a worker does with a retraining: hands the job to `retrain` (workers/train/retrain.h) with TorchScript export (workers/train/export_model.h)
+/// as its last artifact, and its reports to the session. Used by the training thread only.
+class WorkerRetrainer {
+ public:
+  explicit WorkerRetrainer(std::string device) : device_(std::move(device)) {}
+  void operator()(RetrainingSession& session) const;
+
+ private:
+  std::string device_;
+};
+
+}  // namespace fusion
