@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <string>
+#include <type_traits>
 
 #include "base/error.h"
 #include "workers/train/stacked_backend.h"
@@ -171,66 +172,38 @@ class CudaBackend final : public Backend<T> {
   }
 
   void product(const ProductList<T>& list, const Scene<T>& scene) override {
-    if (list.narrow_count > 0) {
-      using Program = NarrowProduct<T>;
-      product_kernel<T, Program><<<static_cast<unsigned>(list.narrow_count), Program::kThreads, 0, stream_>>>(list, list.narrow, scene);
-      launched("product");
-    }
-    if (list.wide_count > 0) {
-      using Program = WideProduct<T>;
-      product_kernel<T, Program><<<static_cast<unsigned>(list.wide_count), Program::kThreads, 0, stream_>>>(list, list.wide, scene);
-      launched("product");
-    }
+    const auto blocks = [](std::int32_t count) { return dim3(static_cast<unsigned>(count)); };
+    launch(product_kernel<T, NarrowProduct<T>>, blocks(list.narrow_count), NarrowProduct<T>::kThreads, list, list.narrow, scene);
+    launch(product_kernel<T, WideProduct<T>>, blocks(list.wide_count), WideProduct<T>::kThreads, list, list.wide, scene);
   }
   void activate(const StepTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    activate_kernel<T><<<grid(quads(scene.rows, scene.width), count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("activate");
+    launch(activate_kernel<T>, grid(quads(scene.rows, scene.width), count), kThreads, tasks, scene);
   }
   void activate_back(const StepTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    activate_back_kernel<T><<<grid(quads(scene.rows, scene.width), count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("activate_back");
+    launch(activate_back_kernel<T>, grid(quads(scene.rows, scene.width), count), kThreads, tasks, scene);
   }
   void normalise(const StepTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    normalise_kernel<T><<<grid(scene.width, count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("normalise");
+    launch(normalise_kernel<T>, grid(scene.width, count), kThreads, tasks, scene);
   }
   void normalise_back(const StepTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    normalise_back_kernel<T><<<grid(scene.width, count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("normalise_back");
+    launch(normalise_back_kernel<T>, grid(scene.width, count), kThreads, tasks, scene);
   }
   void softmax_loss(const HeadTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    softmax_loss_kernel<T><<<grid(scene.rows, count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("softmax_loss");
+    launch(softmax_loss_kernel<T>, grid(scene.rows, count), kThreads, tasks, scene);
   }
   void choose_class(const HeadTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    choose_class_kernel<T><<<grid(scene.rows, count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("choose_class");
+    launch(choose_class_kernel<T>, grid(scene.rows, count), kThreads, tasks, scene);
   }
   void share_gradient(const ShareTask<T>* tasks, std::int32_t count, const Scene<T>& scene) override {
-    if (count == 0) return;
-    share_kernel<T><<<static_cast<unsigned>(count), ShareGradient<T>::kThreads, 0, stream_>>>(tasks, scene);
-    launched("share_gradient");
+    launch(share_kernel<T>, dim3(static_cast<unsigned>(count)), ShareGradient<T>::kThreads, tasks, scene);
   }
   void adam(const AdamTask<T>* tasks, std::int32_t count, std::int64_t most, const Scene<T>& scene) override {
-    if (count == 0) return;
-    adam_kernel<T><<<grid(most, count), kThreads, 0, stream_>>>(tasks, scene);
-    launched("adam");
+    launch(adam_kernel<T>, grid(most, count), kThreads, tasks, scene);
   }
-  void advance(const Scene<T>& scene) override {
-    advance_kernel<T><<<1, 1, 0, stream_>>>(scene);
-    launched("advance");
-  }
+  void advance(const Scene<T>& scene) override { launch(advance_kernel<T>, dim3(1), 1, scene); }
   void sum_losses(const Scene<T>& scene, std::int32_t steps, std::int64_t first, std::int64_t end, double* sums) override {
     const std::int64_t count = static_cast<std::int64_t>(steps) * scene.trials;
-    if (count == 0) return;
-    sum_losses_kernel<T><<<blocks_for(count), kThreads, 0, stream_>>>(scene, steps, first, end, sums);
-    launched("sum_losses");
+    launch(sum_losses_kernel<T>, grid(count, 1), kThreads, scene, steps, first, end, sums);
   }
 
   // New work is done once as it is, which also loads its kernels; the graph is for what follows.
@@ -247,10 +220,11 @@ class CudaBackend final : public Backend<T> {
 
  private:
   static dim3 grid(std::int64_t elements, std::int32_t tasks) { return dim3(blocks_for(elements), static_cast<unsigned>(tasks)); }
-  static void launched(const char* kernel) {
-    const cudaError_t result = cudaPeekAtLastError();
-    if (result == cudaSuccess) return;
-    throw ModelError(std::string("CUDA: the kernel ") + kernel + " was not launched: " + cudaGetErrorString(result));
+  template <typename... Parameters>
+  void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, std::common_type_t<Parameters>... arguments) {
+    if (blocks.x == 0 || blocks.y == 0) return;
+    void* pointers[] = {&arguments...};
+    check(cudaLaunchKernel(kernel, blocks, dim3(static_cast<unsigned>(threads)), pointers, 0, stream_), "a kernel was not launched");
   }
   /// The host's side may be reused, or read, afterwards, whatever kind of memory it is.
   void transfer(void* to, const void* from, std::int64_t bytes, cudaMemcpyKind kind) {
