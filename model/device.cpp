@@ -11,8 +11,8 @@
 
 namespace fusion {
 
-c10::Device device_from_text(const std::string& text) {
-  if (text == "cpu") return c10::Device(c10::kCPU);
+int gpu_index(const std::string& text) {
+  if (text == "cpu") return -1;
   int index = 0;
   const std::string prefix = "cuda:";
   if (text.rfind(prefix, 0) == 0) {
@@ -23,6 +23,12 @@ c10::Device device_from_text(const std::string& text) {
     index = -1;
   }
   if (index < 0) throw ModelError("device: expected cpu, cuda or cuda:<number>, got \"" + text + "\"");
+  return index;
+}
+
+c10::Device device_from_text(const std::string& text) {
+  const int index = gpu_index(text);
+  if (index < 0) return c10::Device(c10::kCPU);
   const std::size_t devices = torch::cuda::device_count();
   if (devices == 0) {
     throw ModelError("device: \"" + text + "\" was asked for, but this LibTorch has no CUDA device; cpu is there");

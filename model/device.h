@@ -6,6 +6,9 @@
 
 namespace fusion {
 
+/// The number of the GPU in "cuda" (0) or "cuda:<n>", -1 for "cpu", whether it is there or not. Throws ModelError for any other text.
+int gpu_index(const std::string& text);
+
 /// "cpu", "cuda" (the first one) or "cuda:<n>" as a device that is there. Throws ModelError with a sentence for any other text, for a
 /// LibTorch without CUDA, and for a number past the devices there are.
 c10::Device device_from_text(const std::string& text);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -23,11 +24,16 @@
 namespace {
 
 // Trials trained together where --pack does not say: on a core as many as share a batch's features while these are in its cache; on a
-// GPU as many as fill it.
+// GPU as many as its free memory suggests, before it is known how large they are. What does not fit after all the engine splits.
 constexpr int kPackOnCpu = 8;
-constexpr int kPackOnGpu = 64;
+constexpr std::int64_t kGpuBytesOfTrial = 64 << 20;
+constexpr std::int64_t kLeastPackOnGpu = 8, kMostPackOnGpu = 256;
 // Trials to hold for each one in training, where --slots does not say: the next pack is there before this one ends.
 constexpr int kSlotsPerTraining = 2;
+
+int pack_on_gpu(std::int64_t free_bytes) {
+  return static_cast<int>(std::clamp(free_bytes / kGpuBytesOfTrial, kLeastPackOnGpu, kMostPackOnGpu));
+}
 
 /// OpenBLAS and OpenMP read their thread counts when they are loaded, before main: set them and begin again.
 void begin_again_with_one_thread(char** argv) {
@@ -75,7 +81,7 @@ int main(int argc, char** argv) {
   app.add_option("--connect", url, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
   app.add_option("--name", options.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
-  app.add_option("--pack", pack, "Trials to train together [8 on cpu, 64 on cuda]")->check(CLI::Range(1, 32'768));
+  app.add_option("--pack", pack, "Trials to train together [8 on cpu; on cuda one per 64 MB of free memory, 8 to 256]")->check(CLI::Range(1, 32'768));
   app.add_option("--slots", slots, "Trials to hold, in training or waiting: at least --pack [2 x pack]")->check(CLI::Range(1, 65'536));
   app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds trials in training may go on before they are given back")
       ->check(CLI::Range(0.0, 86'400.0))
@@ -91,8 +97,8 @@ int main(int argc, char** argv) {
     options.token = worker_token(token_file);
     options.grace = std::chrono::milliseconds(static_cast<std::int64_t>(grace_s * 1000));
     options.torch_version = compat::kTorchVersion;
-    const bool gpu = device_from_text(options.device).is_cuda();  // refuses one that is not there before anything else
-    options.pack = pack > 0 ? pack : gpu ? kPackOnGpu : kPackOnCpu;
+    const std::optional<std::int64_t> gpu_bytes = check_training_device(options.device);  // refuses one that is not there before anything else
+    options.pack = pack > 0 ? pack : gpu_bytes ? pack_on_gpu(*gpu_bytes) : kPackOnCpu;
     if (slots > 0 && pack == 0) options.pack = std::min(options.pack, slots);
     options.slots = slots > 0 ? slots : kSlotsPerTraining * options.pack;
     if (options.slots < options.pack) {

@@ -1,8 +1,8 @@
 # Measurements by hand (docs/benchmarks.md); none of them is a test.
 if(FUSION_TORCH)
   fusion_program(bench_trainer
-    SOURCES bench/bench_trainer.cpp bench/comparison.cpp bench/engine_run.cpp bench/gemm_rate.cpp bench/naive_loop.cpp
-            bench/python_loop.cpp bench/shape.cpp
+    SOURCES bench/bench_trainer.cpp bench/comparison.cpp bench/engine_run.cpp bench/gemm_rate.cpp bench/gpu_tables.cpp
+            bench/naive_loop.cpp bench/python_loop.cpp bench/roofline.cpp bench/shape.cpp
     DEPS train)
   target_compile_definitions(bench_trainer PRIVATE FUSION_BENCH_FOLDER="${CMAKE_CURRENT_SOURCE_DIR}/bench")
   fusion_program(bench_engines SOURCES bench/bench_engines.cpp DEPS train search)

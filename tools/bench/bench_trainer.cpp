@@ -7,8 +7,10 @@
 
 #include "model/device.h"
 #include "tools/bench/comparison.h"
+#include "tools/bench/gpu_tables.h"
 #include "tools/bench/one_thread.h"
 #include "tools/run_main.h"
+#include "workers/train/trainer.h"
 
 namespace {
 
@@ -16,6 +18,7 @@ using namespace fusion;         // NOLINT: a program
 using namespace fusion::bench;  // NOLINT
 
 constexpr double kThoroughCpuS = 60;
+constexpr std::size_t kPackOnGpu = 128;
 
 void print_header() {
   std::printf("%-10s %9s %9s %9s  %-18s %-18s %-18s %9s %8s\n", "shape", "ours us", "LibTorch", "Python", "vs LibTorch",
@@ -105,14 +108,18 @@ int main(int argc, char** argv) {
   ComparisonOptions options;
   options.script = FUSION_BENCH_FOLDER "/naive_loop.py";
   std::string shape, protocol_data;
-  bool thorough = false, as_json = false, no_python = false;
+  bool thorough = false, as_json = false, no_python = false, kernels = false;
   std::vector<std::string> names;
   for (const Shape& known : all_shapes()) names.push_back(known.name);
   app.add_option("--shape", shape, "One shape only")->check(CLI::IsMember(names));
   app.add_option("--engine", options.engine.engine, "Of train_pack")
       ->check(CLI::IsMember({"plain", "stacked", "autograd"}))
       ->capture_default_str();
-  app.add_option("--pack", options.engine.pack, "Candidates trained together")->check(CLI::Range(1, 64))->capture_default_str();
+  CLI::Option* const pack = app.add_option("--pack", options.engine.pack, "Candidates trained together; 128 by default for --kernels")
+                                ->check(CLI::Range(1, 4096))
+                                ->capture_default_str();
+  app.add_option("--device", options.engine.device, "Of the engine stacked: with cuda:N, instead: the GPU's tables")->capture_default_str();
+  app.add_flag("--kernels", kernels, "Instead: the stacked engine on --device against one CPU core, and each kernel's time, bytes and operations");
   app.add_flag("--thorough", thorough, "A minute for each shape, and losses compared over a whole epoch");
   app.add_flag("--json", as_json, "The last line is one JSON object");
   app.add_option("--python", options.python, "A Python with torch")->capture_default_str();
@@ -123,6 +130,12 @@ int main(int argc, char** argv) {
     if (!protocol_data.empty()) {
       ::execl(options.python.c_str(), options.python.c_str(), FUSION_BENCH_FOLDER "/reference_protocol.py", protocol_data.c_str(), nullptr);
       throw Error(options.python + " could not be started");
+    }
+    if (kernels || check_training_device(options.engine.device)) {
+      at::set_num_threads(1);
+      prepare_training_thread();
+      print_gpu_tables(shapes_of(shape), pack->count() > 0 ? options.engine.pack : kPackOnGpu, options.engine.device);
+      return 0;
     }
     if (thorough) options.cpu_s = kThoroughCpuS;
     if (no_python) options.python.clear();

@@ -12,6 +12,7 @@ std::vector<double> EngineRun::epoch(std::span<const Architecture> architectures
   std::vector<double> losses(architectures.size());
   PackContext context;
   context.engine = engine;
+  context.device = device;
   context.order_seed = order_seed;
   std::string problem;
   context.on_end = [&](const TrialOutcome& ended) {

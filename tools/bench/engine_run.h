@@ -12,6 +12,7 @@ namespace fusion::bench {
 /// What an engine of the product does with a list of candidates, through `train_pack` as a worker calls it.
 struct EngineRun {
   std::string engine = "plain";
+  std::string device = "cpu";
   std::size_t pack = 4;  ///< candidates per call; a worker's default on a CPU
   std::uint64_t order_seed = 1;
 

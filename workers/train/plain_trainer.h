@@ -1,14 +1,11 @@
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "workers/train/trainer.h"
+#include "workers/train/trial_progress.h"
 
 namespace fusion {
-
-/// Sees the mean loss of every step of every trial (0-based over the whole training): for tests and measurements.
-using StepObserver = std::function<void(const TrialJob&, std::int64_t step, double loss)>;
 
 /// The engine called "plain": one thread of a CPU, gradients by hand (workers/train/plain_network.h).
 ///

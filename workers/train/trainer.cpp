@@ -8,6 +8,7 @@
 #include "model/device.h"
 #include "workers/train/autograd_trainer.h"
 #include "workers/train/plain_trainer.h"
+#include "workers/train/stacked_trainer.h"
 
 namespace fusion {
 namespace {
@@ -34,15 +35,26 @@ void train_autograd(std::vector<PackTrial> trials, const TrainingOptions& option
 }  // namespace
 
 void train_pack(std::vector<PackTrial> trials, const TrainingOptions& options, const TrainingData& data, const PackContext& context) {
-  const bool on_cpu = device_from_text(context.device).is_cpu();
-  if (context.engine == "plain" && !on_cpu) throw ModelError("engine \"plain\" trains on the device cpu, got " + context.device);
-  if (context.engine == "plain" || (context.engine == "auto" && on_cpu)) {
+  const int gpu = gpu_index(context.device);
+  const std::string engine = context.engine != "auto" ? context.engine : gpu < 0 ? "plain" : "stacked";
+  if (engine == "plain") {
+    if (gpu >= 0) throw ModelError("engine \"plain\" trains on the device cpu, got " + context.device);
     train_plain<float>(std::move(trials), options, data, context);
-  } else if (context.engine == "autograd" || context.engine == "auto") {
+  } else if (engine == "stacked") {
+    const auto backend = gpu < 0 ? stacked::make_cpu_backend<float>() : stacked::make_cuda_backend<float>(gpu);
+    train_stacked<float>(std::move(trials), options, data, context, *backend);
+  } else if (engine == "autograd") {
+    device_from_text(context.device);
     train_autograd(std::move(trials), options, data, context);
   } else {
-    throw ModelError("engine: expected auto, plain or autograd, got \"" + context.engine + "\"");
+    throw ModelError("engine: expected auto, plain, stacked or autograd, got \"" + context.engine + "\"");
   }
+}
+
+std::optional<std::int64_t> check_training_device(const std::string& device) {
+  const int gpu = gpu_index(device);
+  if (gpu < 0) return std::nullopt;
+  return stacked::make_cuda_backend<float>(gpu)->free_bytes();
 }
 
 }  // namespace fusion

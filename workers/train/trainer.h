@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -23,7 +24,7 @@ struct PackTrial {
 
 struct PackContext {
   std::string device = "cpu";    ///< "cpu", "cuda", "cuda:<n>"
-  std::string engine = "auto";   ///< "plain", "stacked", "autograd", or "auto": the fastest that knows every operation of the trial
+  std::string engine = "auto";   ///< "plain", "stacked", "autograd", or "auto": plain on a CPU, stacked on a GPU
   std::uint64_t order_seed = 0;  ///< of the rows' order: one for all trials of a study (workers/train/epoch_order.h)
   std::size_t room = 0;          ///< trials to train at once, where `more` has them; 0: as many as there are at first
   WeightBank* bank = nullptr;    ///< of the study; used with TrainingOptions::weight_sharing only
@@ -43,5 +44,8 @@ struct PackContext {
 /// the other and do depend on what went before). A trial that fails, is cancelled or is pruned leaves the others unharmed. The callbacks
 /// run in the calling thread and must not throw. Throws ModelError for a device or an engine that is not there.
 void train_pack(std::vector<PackTrial> trials, const TrainingOptions& options, const TrainingData& data, const PackContext& context);
+
+/// Throws ModelError with a sentence unless trials can be trained on `device`. Returns the bytes of a GPU's memory that are free.
+std::optional<std::int64_t> check_training_device(const std::string& device);
 
 }  // namespace fusion

@@ -1,3 +1,4 @@
+// What every engine that trains packs is held to, once for each of them.
 #include "workers/train/plain_trainer.h"
 
 #include <gmock/gmock.h>
@@ -7,12 +8,14 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 
 #include "base/error.h"
 #include "tests/workers/train/oracle.h"
 #include "tests/workers/train/splits.h"
 #include "workers/train/autograd_trainer.h"
+#include "workers/train/stacked_trainer.h"
 
 namespace fusion {
 namespace {
@@ -40,8 +43,28 @@ TrialOutcome timeless(TrialOutcome outcome) {
   return outcome;
 }
 
-class PlainTrainerTest : public ::testing::Test {
+/// An engine and what it runs on.
+struct Engine {
+  std::string name;  ///< for people
+  std::string engine, device;
+  bool blocks = false;    ///< stacked on the CPU, by the block programs that a GPU runs
+  bool streamed = false;  ///< stacked, with features in tiles of two batches
+
+  template <typename T>
+  std::unique_ptr<stacked::Backend<T>> backend() const {
+    if (device != "cpu") return stacked::make_cuda_backend<T>(0);
+    return stacked::make_cpu_backend<T>(blocks ? stacked::CpuProducts::blocks : stacked::CpuProducts::torch);
+  }
+};
+std::string name_of_engine(const ::testing::TestParamInfo<Engine>& info) { return info.param.name; }
+void PrintTo(const Engine& engine, std::ostream* out) { *out << engine.name; }
+
+class PackTrainerTest : public ::testing::TestWithParam<Engine> {
  protected:
+  void SetUp() override {
+    if (GetParam().device != "cpu" && stacked::cuda_devices() == 0) GTEST_SKIP() << "there is no GPU that this program can use";
+  }
+
   TrainingData data() const { return {3, train_, dev_, &test_}; }
 
   /// Trains through the interface, all at once; what ended by trial.
@@ -57,8 +80,20 @@ class PlainTrainerTest : public ::testing::Test {
       EXPECT_FALSE(ended.contains(outcome.trial)) << "ended twice";
       ended[outcome.trial] = timeless(std::move(outcome));
     };
-    train_pack(std::move(trials), options, data(), context);
+    run<float>(std::move(trials), options, context);
     return ended;
+  }
+  template <typename T>
+  void run(std::vector<PackTrial> trials, const TrainingOptions& options, const PackContext& context, const StepObserver& on_step = {}) {
+    const Engine& engine = GetParam();
+    if (engine.engine == "plain") return train_plain<T>(std::move(trials), options, data(), context, on_step);
+    StackedSettings settings;
+    if (engine.streamed) {
+      settings.feature_bytes = 0;
+      settings.tile_bytes = 2 * options.batch * 4 * 20;
+    }
+    const auto backend = engine.backend<T>();
+    train_stacked<T>(std::move(trials), options, data(), context, *backend, on_step, settings);
   }
   TrialOutcome train_alone(const TrialJob& one, const TrainingOptions& options) { return train({one}, options).at(one.trial); }
 
@@ -68,8 +103,7 @@ class PlainTrainerTest : public ::testing::Test {
     PackContext context;
     context.order_seed = kOrderSeed;
     context.on_end = [](const TrialOutcome& outcome) { EXPECT_EQ(outcome.outcome, Outcome::completed) << outcome.error; };
-    train_plain<T>({{one, {}, {}}}, options, data(), context,
-                   [&](const TrialJob&, std::int64_t, double loss) { losses.push_back(loss); });
+    run<T>({{one, {}, {}}}, options, context, [&](const TrialJob&, std::int64_t, double loss) { losses.push_back(loss); });
     return losses;
   }
 
@@ -110,7 +144,7 @@ const std::vector<std::string> kArchitectures{
     R"([[1,0,0]])", R"([[1,0,1],[0,1,2]])", R"([[0,0,2],[1,1,3],[0,1,0]])", R"([[1,1,1],[0,0,0],[1,0,1],[0,1,0]])",
     R"([[1,0,1,"glu"],[0,1,0]])", R"([[0,0,0],[1,1,2,"glu"],[0,1,3,"glu"]])"};
 
-TEST_F(PlainTrainerTest, TakesTheOraclesStepsInSinglePrecision) {
+TEST_P(PackTrainerTest, TakesTheOraclesStepsInSinglePrecision) {
   for (const Variant& variant : variants()) {
     for (const std::string& triplets : kArchitectures) {
       SCOPED_TRACE(triplets + " " + variant.name);
@@ -124,7 +158,7 @@ TEST_F(PlainTrainerTest, TakesTheOraclesStepsInSinglePrecision) {
   }
 }
 
-TEST_F(PlainTrainerTest, TakesTheOraclesStepsInDoublePrecision) {
+TEST_P(PackTrainerTest, TakesTheOraclesStepsInDoublePrecision) {
   for (const Variant& variant : variants()) {
     for (const std::string& triplets : kArchitectures) {
       SCOPED_TRACE(triplets + " " + variant.name);
@@ -141,7 +175,7 @@ TEST_F(PlainTrainerTest, TakesTheOraclesStepsInDoublePrecision) {
   }
 }
 
-TEST_F(PlainTrainerTest, ScoresAsTheAutogradEngineDoes) {
+TEST_P(PackTrainerTest, ScoresAsTheAutogradEngineDoes) {
   TrainingOptions options = quick();
   options.evaluate_test = true;
   for (const bool multitask : {false, true}) {
@@ -163,8 +197,8 @@ TEST_F(PlainTrainerTest, ScoresAsTheAutogradEngineDoes) {
         oracles.on_epoch = [&](const EpochReport& report) { oracles_epochs.push_back(report); };
         const TrialOutcome expected = train_trial(job(triplets), options, data(), oracles);
         ASSERT_EQ(outcome.outcome, Outcome::completed) << outcome.error;
-        EXPECT_EQ(outcome.engine, "plain");
-        EXPECT_EQ(outcome.device, "cpu");
+        EXPECT_EQ(outcome.engine, GetParam().engine);
+        EXPECT_EQ(outcome.device, GetParam().device);
         EXPECT_EQ(outcome.attempt, 2);
         ASSERT_EQ(epochs.size(), oracles_epochs.size());
         for (std::size_t e = 0; e < epochs.size(); ++e) {
@@ -181,7 +215,7 @@ TEST_F(PlainTrainerTest, ScoresAsTheAutogradEngineDoes) {
   }
 }
 
-TEST_F(PlainTrainerTest, GivesTheSameBitsAloneInAPackAndInAnyOrder) {
+TEST_P(PackTrainerTest, GivesTheSameBitsAloneInAPackAndInAnyOrder) {
   for (const bool batchnorm : {false, true}) {
     TrainingOptions options = quick();
     options.batchnorm = batchnorm;
@@ -197,7 +231,7 @@ TEST_F(PlainTrainerTest, GivesTheSameBitsAloneInAPackAndInAnyOrder) {
   }
 }
 
-TEST_F(PlainTrainerTest, FillsTheRoomOfThoseThatEndedWithOthers) {
+TEST_P(PackTrainerTest, FillsTheRoomOfThoseThatEndedWithOthers) {
   std::vector<PackTrial> trials, rest;
   std::map<TrialId, TrialOutcome> expected;
   for (std::size_t i = 0; i < 12; ++i) {
@@ -227,7 +261,7 @@ TEST_F(PlainTrainerTest, FillsTheRoomOfThoseThatEndedWithOthers) {
   EXPECT_EQ(ended, expected);
 }
 
-TEST_F(PlainTrainerTest, LeavesTheOthersUnharmedWhenATrialFails) {
+TEST_P(PackTrainerTest, LeavesTheOthersUnharmedWhenATrialFails) {
   train_.taps[0][1].data_ptr<float>()[7] = std::numeric_limits<float>::quiet_NaN();
   const TrialJob reads_it = job("[[1,0,0]]", 1), does_not = job("[[0,0,1],[0,1,0]]", 2), no_such_tap = job("[[5,0,0]]", 3);
   const TrialOutcome alone = train_alone(does_not, quick());
@@ -241,7 +275,7 @@ TEST_F(PlainTrainerTest, LeavesTheOthersUnharmedWhenATrialFails) {
   EXPECT_THAT(ended.at(TrialId{3}).error, HasSubstr("modality 0 has taps 0 to 1, got tap 5"));
 }
 
-TEST_F(PlainTrainerTest, NamesALearningRateThatDiverges) {
+TEST_P(PackTrainerTest, NamesALearningRateThatDiverges) {
   TrainingOptions options = quick();
   options.eta_max = 1e30;
   options.dropout = 0;
@@ -250,12 +284,24 @@ TEST_F(PlainTrainerTest, NamesALearningRateThatDiverges) {
   EXPECT_THAT(outcome.error, HasSubstr("the training loss became"));
 }
 
-TEST_F(PlainTrainerTest, NamesATrialForWhichThereIsNoMemory) {
+TEST_P(PackTrainerTest, LeavesTheOthersUnharmedWhenATrialDiverges) {
+  train_.taps[0][1].mul_(3e38);  // many of them become infinite, and the rest cannot be added
+  TrainingOptions options = quick();
+  options.dropout = 0;
+  const TrialJob overflows = job("[[1,0,3],[0,1,3],[1,0,3]]", 1), does_not = job("[[0,0,3],[0,1,0],[0,0,1]]", 2);
+  const TrialOutcome alone = train_alone(does_not, options);
+  ASSERT_EQ(alone.outcome, Outcome::completed);
+  const auto ended = train({overflows, does_not}, options);
+  EXPECT_EQ(ended.at(TrialId{1}).outcome, Outcome::failed);
+  EXPECT_EQ(ended.at(TrialId{2}), alone);
+}
+
+TEST_P(PackTrainerTest, NamesATrialForWhichThereIsNoMemory) {
   TrainingOptions options = quick();
   options.width = 1 << 22;  // a square of these is 64 terabytes
   const auto ended = train({job("[[1,0,0],[0,1,1]]", 1)}, options);
   EXPECT_EQ(ended.at(TrialId{1}).outcome, Outcome::oom);
-  EXPECT_THAT(ended.at(TrialId{1}).error, HasSubstr("memory ran out on cpu"));
+  EXPECT_THAT(ended.at(TrialId{1}).error, HasSubstr("memory ran out on "));
 }
 
 std::int64_t resident_pages() {
@@ -264,7 +310,7 @@ std::int64_t resident_pages() {
   return resident;
 }
 
-TEST_F(PlainTrainerTest, NeedsNoMoreMemoryForAThousandPacksThanForAFew) {
+TEST_P(PackTrainerTest, NeedsNoMoreMemoryForManyPacksThanForAFew) {
   TrainingOptions options = quick();
   options.epochs = 1;
   const auto some_packs = [&](int packs) {
@@ -276,13 +322,14 @@ TEST_F(PlainTrainerTest, NeedsNoMoreMemoryForAThousandPacksThanForAFew) {
       train(jobs, options);
     }
   };
-  some_packs(50);
+  const int many = GetParam().engine == "plain" ? 1000 : 60;
+  some_packs(many / 3);
   const std::int64_t before = resident_pages();
-  some_packs(1000);
+  some_packs(many);
   EXPECT_LT(resident_pages() - before, 512);  // two megabytes
 }
 
-TEST_F(PlainTrainerTest, StopsWhatIsCancelled) {
+TEST_P(PackTrainerTest, StopsWhatIsCancelled) {
   std::stop_source cancel;
   PackContext context;
   context.on_epoch = [&](const TrialJob& of, const EpochReport&) {
@@ -295,7 +342,7 @@ TEST_F(PlainTrainerTest, StopsWhatIsCancelled) {
   EXPECT_EQ(ended.at(TrialId{2}).outcome, Outcome::completed);
 }
 
-TEST_F(PlainTrainerTest, FailsEveryTrialForFeaturesThatDoNotFit) {
+TEST_P(PackTrainerTest, FailsEveryTrialForFeaturesThatDoNotFit) {
   TrainingOptions options = quick();
   options.multitask = true;
   train_.logits[1] = at::Tensor();
@@ -306,7 +353,7 @@ TEST_F(PlainTrainerTest, FailsEveryTrialForFeaturesThatDoNotFit) {
   }
 }
 
-TEST_F(PlainTrainerTest, ReadsFeaturesInHalfTheBytes) {
+TEST_P(PackTrainerTest, ReadsFeaturesInHalfTheBytes) {
   const auto converted = [](const FeatureSplit& split, bool back) {
     FeatureSplit other = split;
     for (auto& of_modality : other.taps) {
@@ -321,7 +368,7 @@ TEST_F(PlainTrainerTest, ReadsFeaturesInHalfTheBytes) {
   EXPECT_EQ(train_alone(job("[[1,0,0],[0,1,1]]"), quick()), wide);
 }
 
-TEST_F(PlainTrainerTest, SharesWeightsOneTrialAfterTheOther) {
+TEST_P(PackTrainerTest, SharesWeightsOneTrialAfterTheOther) {
   TrainingOptions options = quick();
   options.weight_sharing = true;
   WeightBank bank, oracles_bank;
@@ -339,7 +386,7 @@ TEST_F(PlainTrainerTest, SharesWeightsOneTrialAfterTheOther) {
   EXPECT_NE(ended.at(TrialId{2}), train_alone(job("[[1,0,0],[0,1,1]]", 2, 6), quick()));
 }
 
-TEST_F(PlainTrainerTest, LeavesOutALastBatchOfOneRowWithBatchNormalisation) {
+TEST_P(PackTrainerTest, LeavesOutALastBatchOfOneRowWithBatchNormalisation) {
   train_ = test::make_split(97, 4);
   TrainingOptions options = quick();
   options.batchnorm = true;
@@ -349,11 +396,14 @@ TEST_F(PlainTrainerTest, LeavesOutALastBatchOfOneRowWithBatchNormalisation) {
   EXPECT_EQ(step_losses<float>(job("[[1,0,0]]"), options).size(), 7U);
 }
 
-TEST_F(PlainTrainerTest, RefusesAnEngineThatIsNotThere) {
-  PackContext context;
-  context.engine = "magic";
-  EXPECT_THROW(train({job("[[1,0,0]]")}, quick(), context), ModelError);
-}
+INSTANTIATE_TEST_SUITE_P(Plain, PackTrainerTest, ::testing::Values(Engine{"plain", "plain", "cpu"}), name_of_engine);
+INSTANTIATE_TEST_SUITE_P(Stacked, PackTrainerTest,
+                         ::testing::Values(Engine{"torch", "stacked", "cpu"}, Engine{"blocks", "stacked", "cpu", true},
+                                           Engine{"streamed", "stacked", "cpu", false, true}),
+                         name_of_engine);
+INSTANTIATE_TEST_SUITE_P(Gpu, PackTrainerTest,
+                         ::testing::Values(Engine{"resident", "stacked", "cuda:0"}, Engine{"streamed", "stacked", "cuda:0", false, true}),
+                         name_of_engine);
 
 }  // namespace
 }  // namespace fusion
