@@ -11,7 +11,8 @@ enum class StreamKind : std::uint32_t {
   alphas = 2,   ///< index: the fusion step
   order = 3,    ///< index: the epoch
   dropout = 4,  ///< index: the fusion step
-  backbone = 5  ///< index: the layer
+  backbone = 5,  ///< index: the layer
+  gates = 6      ///< index: the squeeze, then the gates of an MMTM
 };
 
 constexpr std::uint64_t random_stream(StreamKind kind, std::uint32_t index) {
