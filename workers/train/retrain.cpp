@@ -108,6 +108,7 @@ class Retraining {
     resume();
     const double before = train_s_;
     for (int epoch = static_cast<int>(epochs_.size()) + 1; epoch <= options_.total_epochs(); ++epoch) {
+      check_hand_back();
       run_epoch(epoch);
       train_s_ = before + seconds_since(start);
       save(epoch);
@@ -152,12 +153,12 @@ class Retraining {
     begin_phase(phase_of(found->epoch));
     step_->load_state(part_of(*found, "optimiser.", step_->state()));
     for (const RetrainingEpoch& epoch : epochs_) {
-      if (context_.on_epoch) context_.on_epoch(epoch);
       if (epoch.phase != phase_) continue;
       for (std::int64_t i = 0; i < steps(phase_); ++i) schedule_->next();
       schedule_->end_epoch(epoch.dev_loss);
     }
-    last_loss_ = epochs_.empty() ? std::nullopt : std::optional(epochs_.back().train_loss);
+    last_loss_ = epochs_.back().train_loss;
+    if (context_.on_epoch) context_.on_epoch(epochs_.back());
   }
 
   void save(int epoch) const {
@@ -262,12 +263,16 @@ class Retraining {
   }
 
   void check_stop() const {
-    const std::string where = " in epoch " + std::to_string(epoch_) + " of " + std::to_string(options_.total_epochs());
-    if (context_.cancel.stop_requested()) throw Ended{Outcome::cancelled, "the retraining was cancelled" + where};
-    if (context_.stop.stop_requested()) {
-      throw Ended{Outcome::preempted, "the retraining was stopped" + where + "; it goes on behind epoch " +
-                                          std::to_string(epochs_.size())};
-    }
+    if (!context_.cancel.stop_requested()) return;
+    throw Ended{Outcome::cancelled,
+                "the retraining was cancelled in epoch " + std::to_string(epoch_) + " of " + std::to_string(options_.total_epochs())};
+  }
+
+  void check_hand_back() const {
+    check_stop();
+    if (!context_.hand_back.stop_requested()) return;
+    throw Ended{Outcome::preempted, "the retraining was handed back; it goes on behind epoch " + std::to_string(epochs_.size()) + " of " +
+                                        std::to_string(options_.total_epochs())};
   }
 
   [[noreturn]] void fail_of_loss(double loss) const {
