@@ -275,6 +275,7 @@ TEST(RetrainTest, TellsHowFarItIs) {
     enough.request_stop();
   };
   (void)retrain(small.job(options, "progress"), context);
+  ASSERT_FALSE(told.empty());
   for (const RetrainingProgress& progress : told) {
     EXPECT_EQ(progress.epochs, 41);
     EXPECT_EQ(progress.of_rows, 40);
