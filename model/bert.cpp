@@ -12,15 +12,15 @@ namespace fusion {
 namespace {
 
 /// Standard deviation of the initial classification token and positions.
-double token_deviation(BertVariant variant, std::int64_t width) {
-  const bool wide = variant == BertVariant::bert || variant == BertVariant::bert2;
+double token_deviation(BertClass variant, std::int64_t width) {
+  const bool wide = variant == BertClass::bert || variant == BertClass::bert2;
   return wide ? 1.0 / std::sqrt(static_cast<double>(width)) : 0.02;
 }
 
 TransformerOptions block_options(const BertOptions& options, std::int64_t width) {
-  const bool torch_start = options.variant == BertVariant::bert3 || options.variant == BertVariant::bert5 ||
-                           options.variant == BertVariant::bert7 || options.variant == BertVariant::bert5_both;
-  return {width, options.heads, options.variant == BertVariant::bert3 ? width : 4 * width, options.dropout,
+  const bool torch_start = options.variant == BertClass::bert3 || options.variant == BertClass::bert5 ||
+                           options.variant == BertClass::bert7 || options.variant == BertClass::bert5_both;
+  return {width, options.heads, options.variant == BertClass::bert3 ? width : 4 * width, options.dropout,
           torch_start ? LinearLayer::Start::torch : LinearLayer::Start::normal};
 }
 
@@ -80,16 +80,16 @@ std::vector<std::string> BertOptions::problems(std::int64_t tokens, std::int64_t
   return found;
 }
 
-void BertEmbedding::declare(TensorPlan& plan, const std::string& name, BertVariant variant, std::int64_t length, std::int64_t width,
+void BertEmbedding::declare(TensorPlan& plan, const std::string& name, BertClass variant, std::int64_t length, std::int64_t width,
                             double dropout, MaskPlaces& places) {
   dropout_ = dropout;
   place_ = places.next();
-  if (variant == BertVariant::bert6) {
+  if (variant == BertClass::bert6) {
     plan.buffer(name + "position.pe", {1, length, width}, table_, [](const at::Tensor& table, Rng&) { fill_sinusoid(table); });
     return;
   }
   const std::string learned = name + "learnedPosition.";
-  if (variant == BertVariant::bert) {
+  if (variant == BertClass::bert) {
     plan.parameter(learned + "a_2", {length, width}, gain_, fill_ones());
     plan.parameter(learned + "b_2", {length, width}, bias_, fill_zeros());
   }
@@ -109,11 +109,11 @@ void Bert::declare(TensorPlan& plan, const std::string& name, const BertOptions&
   visible_place_ = places.next();
   const double deviation = token_deviation(options.variant, width);
   plan.parameter(name + "clsToken", {1, 1, width}, cls_, fill_normal(deviation));
-  if (options.variant == BertVariant::bert) {
+  if (options.variant == BertClass::bert) {
     plan.parameter(name + "a_2", {1, 1, width}, cls_gain_, fill_ones());
     plan.parameter(name + "b_2", {1, 1, width}, cls_bias_, fill_zeros());
   }
-  if (options.variant == BertVariant::bert7) plan.parameter(name + "maskToken", {1, 1, width}, mask_token_, fill_normal(deviation));
+  if (options.variant == BertClass::bert7) plan.parameter(name + "maskToken", {1, 1, width}, mask_token_, fill_normal(deviation));
   embedding_.declare(plan, name + "embedding.", options.variant, tokens + 1, width, options.dropout, places);
   blocks_.resize(static_cast<std::size_t>(options.layers));
   for (std::size_t i = 0; i < blocks_.size(); ++i) {

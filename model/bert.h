@@ -15,7 +15,7 @@
 namespace fusion {
 
 /// The classes of the authors' code. `bert10` in the names of their models always means BERT5. They differ from BERT5 in:
-enum class BertVariant {
+enum class BertClass {
   bert,       ///< learned gain and bias on the classification token and on every position; other initial values
   bert2,      ///< other initial values
   bert3,      ///< feed-forward layers as wide as the tokens, not four times
@@ -26,15 +26,15 @@ enum class BertVariant {
   bert5_both  ///< two streams with one attention map, see BertPair
 };
 template <>
-struct EnumNames<BertVariant> {
-  static constexpr std::array<std::pair<BertVariant, std::string_view>, 8> kTable{{{BertVariant::bert, "BERT"},
-                                                                                  {BertVariant::bert2, "BERT2"},
-                                                                                  {BertVariant::bert3, "BERT3"},
-                                                                                  {BertVariant::bert4, "BERT4"},
-                                                                                  {BertVariant::bert5, "BERT5"},
-                                                                                  {BertVariant::bert6, "BERT6"},
-                                                                                  {BertVariant::bert7, "BERT7"},
-                                                                                  {BertVariant::bert5_both, "BERT5_BOTH"}}};
+struct EnumNames<BertClass> {
+  static constexpr std::array<std::pair<BertClass, std::string_view>, 8> kTable{{{BertClass::bert, "BERT"},
+                                                                                  {BertClass::bert2, "BERT2"},
+                                                                                  {BertClass::bert3, "BERT3"},
+                                                                                  {BertClass::bert4, "BERT4"},
+                                                                                  {BertClass::bert5, "BERT5"},
+                                                                                  {BertClass::bert6, "BERT6"},
+                                                                                  {BertClass::bert7, "BERT7"},
+                                                                                  {BertClass::bert5_both, "BERT5_BOTH"}}};
   static constexpr std::string_view kWhat = "variant of the BERT head";
 };
 
@@ -51,7 +51,7 @@ struct EnumNames<PairRule> {
 };
 
 struct BertOptions {
-  BertVariant variant = BertVariant::bert5;
+  BertClass variant = BertClass::bert5;
   std::int64_t heads = 8;   ///< must divide the width of the tokens
   std::int64_t layers = 1;  ///< more than one scored lower in the paper
   double keep = 0.8;        ///< probability that a token is NOT masked while training; 1 switches masking off
@@ -70,7 +70,7 @@ struct BertOptions {
 /// other initial values): `name` + learnedPosition.pe [1, length, C]; BERTEmbedding4: also a_2 and b_2 beside it [length, C], positions a pe + b.
 class BertEmbedding {
  public:
-  void declare(TensorPlan& plan, const std::string& name, BertVariant variant, std::int64_t length, std::int64_t width,
+  void declare(TensorPlan& plan, const std::string& name, BertClass variant, std::int64_t length, std::int64_t width,
                double dropout, MaskPlaces& places);
   /// x [B, N, C], N at most `length`.
   at::Tensor forward(const at::Tensor& x, const HeadPass& pass) const;

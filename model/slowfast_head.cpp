@@ -36,7 +36,7 @@ std::vector<std::string> SlowFastHeadOptions::problems(std::int64_t classes) con
   if (!(classifier_dropout >= 0 && classifier_dropout < 1)) {
     found.push_back(subject + ": classifier_dropout: expected a probability in [0, 1), got " + std::to_string(classifier_dropout));
   }
-  if (bert.variant == BertVariant::bert5_both) found.push_back(subject + ": bert: BERT5_BOTH is not among this head's variants");
+  if (bert.variant == BertClass::bert5_both) found.push_back(subject + ": bert: BERT5_BOTH is not among this head's variants");
   const std::int64_t slow = slow_reduction.width_after(slow_channels), fast = fast_reduction.width_after(fast_channels);
   if (fusion == PathwayFusion::early) {
     add(bert.problems(slow_tokens, slow + fast, subject + ": bert"));

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::int64_t kMaxWidth = 65536;
 
-bool has_hidden_layer(HeadKind kind) { return kind == HeadKind::concatenation || kind == HeadKind::non_local; }
+bool has_hidden_layer(TemporalKind kind) { return kind == TemporalKind::concatenation || kind == TemporalKind::non_local; }
 
 std::string shape_of(const at::Tensor& x) {
   std::string text;
@@ -54,9 +54,9 @@ void read_bert(JsonReader reader, BertOptions& options) {
 std::int64_t TemporalHeadOptions::hidden_width() const {
   if (hidden != 0) return hidden;
   switch (kind) {
-    case HeadKind::concatenation: return 1550;
-    case HeadKind::non_local: return 1000;
-    case HeadKind::lstm: return 450;
+    case TemporalKind::concatenation: return 1550;
+    case TemporalKind::non_local: return 1000;
+    case TemporalKind::lstm: return 450;
     default: return 0;
   }
 }
@@ -75,13 +75,13 @@ std::vector<std::string> TemporalHeadOptions::problems(std::int64_t tokens, std:
   if (!(classifier_dropout >= 0 && classifier_dropout < 1)) {
     found.push_back("temporal head: classifier_dropout: expected a probability in [0, 1), got " + std::to_string(classifier_dropout));
   }
-  if (kind != HeadKind::bert) {
+  if (kind != TemporalKind::bert) {
     range("tokens", tokens, 1, 4096);
     range("width of the tokens", width, 1, kMaxWidth);
     return found;
   }
   std::int64_t inside = reduction.width_after(width);
-  if (bert.variant == BertVariant::bert5_both) {
+  if (bert.variant == BertClass::bert5_both) {
     if (inside % 2 != 0) found.push_back("temporal head: BERT5_BOTH needs tokens of an even width, got " + std::to_string(inside));
     inside /= 2;
   }
@@ -127,7 +127,7 @@ TemporalHead::TemporalHead(const TemporalHeadOptions& options, std::int64_t toke
   MaskPlaces places;
   mapper_.declare(plan, "mapper.", width, options.reduction);
   const std::int64_t inside = options.reduction.width_after(width);
-  if (options.kind == HeadKind::non_local) {
+  if (options.kind == TemporalKind::non_local) {
     non_local_ = std::make_unique<NonLocalBlock>();
     non_local_->declare(plan, "NLB.", inside, options.affinity_width == 0 ? inside : options.affinity_width);
   }

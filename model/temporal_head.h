@@ -20,7 +20,7 @@
 namespace fusion {
 
 /// How T tokens become one vector that a classifier reads.
-enum class HeadKind {
+enum class TemporalKind {
   bert,           ///< the output at the classification token (model/bert.h)
   mean,           ///< their mean
   concatenation,  ///< all of them side by side, channel-major (index c T + t)
@@ -28,17 +28,17 @@ enum class HeadKind {
   non_local       ///< a non-local block over all places, then concatenation
 };
 template <>
-struct EnumNames<HeadKind> {
-  static constexpr std::array<std::pair<HeadKind, std::string_view>, 5> kTable{{{HeadKind::bert, "bert"},
-                                                                              {HeadKind::mean, "mean"},
-                                                                              {HeadKind::concatenation, "concatenation"},
-                                                                              {HeadKind::lstm, "lstm"},
-                                                                              {HeadKind::non_local, "non_local"}}};
+struct EnumNames<TemporalKind> {
+  static constexpr std::array<std::pair<TemporalKind, std::string_view>, 5> kTable{{{TemporalKind::bert, "bert"},
+                                                                              {TemporalKind::mean, "mean"},
+                                                                              {TemporalKind::concatenation, "concatenation"},
+                                                                              {TemporalKind::lstm, "lstm"},
+                                                                              {TemporalKind::non_local, "non_local"}}};
   static constexpr std::string_view kWhat = "temporal head";
 };
 
 struct TemporalHeadOptions {
-  HeadKind kind = HeadKind::bert;
+  TemporalKind kind = TemporalKind::bert;
   BertOptions bert;                 ///< bert only
   double classifier_dropout = 0.8;  ///< probability of zero, on what the classifier reads
   std::int64_t hidden = 0;          ///< width of the layer before the classifier (concatenation 1550, non_local 1000) or of the LSTM (450);
@@ -75,7 +75,7 @@ class NonLocalBlock;
 ///
 ///     x      = mapper(x)                      reduction, if asked for; NLB(x) for non_local
 ///     tokens = mean of x over its image       nothing to do for tokens; divided by their length with `normalise`
-///     s      = summary(tokens)                see HeadKind; [B, S]
+///     s      = summary(tokens)                see TemporalKind; [B, S]
 ///     logits = fc_action(linear(drop(s)))     linear: concatenation and non_local only, without a non-linearity, as in the reference
 ///
 /// fc_action starts Xavier uniform with bias 0, everything else as in the reference. T is fixed: shorter clips must be filled up by the

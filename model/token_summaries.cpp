@@ -106,13 +106,13 @@ class LstmSummary : public TokenSummary {
 
 std::unique_ptr<TokenSummary> make_token_summary(const TemporalHeadOptions& options) {
   switch (options.kind) {
-    case HeadKind::bert:
-      if (options.bert.variant == BertVariant::bert5_both) return std::make_unique<BertPairSummary>(options.bert);
+    case TemporalKind::bert:
+      if (options.bert.variant == BertClass::bert5_both) return std::make_unique<BertPairSummary>(options.bert);
       return std::make_unique<BertSummary>(options.bert);
-    case HeadKind::mean: return std::make_unique<MeanSummary>();
-    case HeadKind::lstm: return std::make_unique<LstmSummary>(options.hidden_width(), options.lstm_layers);
-    case HeadKind::concatenation:
-    case HeadKind::non_local: return std::make_unique<ConcatenationSummary>();
+    case TemporalKind::mean: return std::make_unique<MeanSummary>();
+    case TemporalKind::lstm: return std::make_unique<LstmSummary>(options.hidden_width(), options.lstm_layers);
+    case TemporalKind::concatenation:
+    case TemporalKind::non_local: return std::make_unique<ConcatenationSummary>();
   }
   throw ModelError("temporal head number " + std::to_string(static_cast<int>(options.kind)) + " is unknown");
 }

@@ -59,7 +59,7 @@ void expect_gradients(const Case& given, const NamedTensors& parameters, const s
 
 BertOptions bert_options(const nlohmann::json& config, const std::string& variant) {
   BertOptions options;
-  options.variant = enum_from_name<BertVariant>(variant).value();
+  options.variant = enum_from_name<BertClass>(variant).value();
   options.heads = config.at("heads");
   options.layers = config.at("layers");
   options.keep = config.value("mask_prob", options.keep);
@@ -110,10 +110,10 @@ void block(const Case& given) {
 }
 
 void embedding(const Case& given) {
-  static const std::map<std::string, BertVariant> kVariants{{"BERTEmbedding", BertVariant::bert6},
-                                                            {"BERTEmbedding2", BertVariant::bert5},
-                                                            {"BERTEmbedding3", BertVariant::bert2},
-                                                            {"BERTEmbedding4", BertVariant::bert}};
+  static const std::map<std::string, BertClass> kVariants{{"BERTEmbedding", BertClass::bert6},
+                                                            {"BERTEmbedding2", BertClass::bert5},
+                                                            {"BERTEmbedding3", BertClass::bert2},
+                                                            {"BERTEmbedding4", BertClass::bert}};
   const auto& config = config_of(given);
   const auto declare = [&](auto& module, auto& plan, auto& places) {
     module.declare(plan, "w.", kVariants.at(config.at("cls")), config.at("max_len"), config.at("d"), 0.0, places);
@@ -183,11 +183,11 @@ std::unique_ptr<TemporalHead> load_head(const Case& given, const TemporalHeadOpt
   return head;
 }
 
-void plain_head(const Case& given, HeadKind kind) {
+void plain_head(const Case& given, TemporalKind kind) {
   const auto& config = config_of(given);
   TemporalHeadOptions options;
   options.kind = kind;
-  options.hidden = kind == HeadKind::lstm ? config.at("hidden").get<std::int64_t>() : config.value("linear", std::int64_t{0});
+  options.hidden = kind == TemporalKind::lstm ? config.at("hidden").get<std::int64_t>() : config.value("linear", std::int64_t{0});
   options.lstm_layers = config.value("layers", options.lstm_layers);
   options.affinity_width = config.value("inter", options.affinity_width);
   const auto head = load_head(given, options);
@@ -198,7 +198,7 @@ void plain_head(const Case& given, HeadKind kind) {
   if (given.has("aux.nlb_out")) {
     const at::Tensor tokens = given.tensor("aux.nlb_out").mean(at::IntArrayRef{3, 4}).transpose(1, 2);
     expect_close(trace.tokens, tokens, tolerance_of(given), "behind the non-local block");
-  } else if (kind != HeadKind::non_local) {  // the same from tokens that were averaged before
+  } else if (kind != TemporalKind::non_local) {  // the same from tokens that were averaged before
     const at::Tensor tokens = features.mean(at::IntArrayRef{3, 4}).transpose(1, 2).contiguous();
     expect_close(head->forward(tokens, HeadPass::evaluation()), logits, tolerance_of(given), "logits from tokens");
   }
@@ -390,10 +390,10 @@ const std::vector<std::pair<std::string, std::function<void(const Case&)>>>& che
       {"head_masked_", masked_bert},
       {"head_BERT5_BOTH", bert_pair},
       {"head_BERT", bert},
-      {"head_average", [](const Case& given) { plain_head(given, HeadKind::mean); }},
-      {"head_concatenation", [](const Case& given) { plain_head(given, HeadKind::concatenation); }},
-      {"head_lstm", [](const Case& given) { plain_head(given, HeadKind::lstm); }},
-      {"head_nlb_concatenation", [](const Case& given) { plain_head(given, HeadKind::non_local); }},
+      {"head_average", [](const Case& given) { plain_head(given, TemporalKind::mean); }},
+      {"head_concatenation", [](const Case& given) { plain_head(given, TemporalKind::concatenation); }},
+      {"head_lstm", [](const Case& given) { plain_head(given, TemporalKind::lstm); }},
+      {"head_nlb_concatenation", [](const Case& given) { plain_head(given, TemporalKind::non_local); }},
       {"embedding_", embedding},
       {"gelu_tanh", gelu},
       {"layer_norm", layer_norm},

@@ -71,17 +71,17 @@ std::vector<HeadCase> head_cases() {
   base.bert.dropout = 0.2;
   base.classifier_dropout = 0.3;
   base.hidden = 3;
-  for (const auto& [variant, name] : EnumNames<BertVariant>::kTable) {
+  for (const auto& [variant, name] : EnumNames<BertClass>::kTable) {
     TemporalHeadOptions options = base;
     options.bert.variant = variant;
-    const bool pair = variant == BertVariant::bert5_both;
+    const bool pair = variant == BertClass::bert5_both;
     cases.push_back({std::string(name), options, {kRows, kTokens, pair ? 8 : 4}});
   }
   TemporalHeadOptions deep = base;
   deep.bert.layers = 2;
   deep.normalise = true;
   cases.push_back({"two_layers_normalised", deep});
-  for (const HeadKind kind : {HeadKind::mean, HeadKind::concatenation, HeadKind::lstm, HeadKind::non_local}) {
+  for (const TemporalKind kind : {TemporalKind::mean, TemporalKind::concatenation, TemporalKind::lstm, TemporalKind::non_local}) {
     TemporalHeadOptions options = base;
     options.kind = kind;
     options.affinity_width = 2;
@@ -118,7 +118,7 @@ TEST_P(HeadTest, HasTheGradientsOfFiniteDifferencesWhileTraining) {
 
 TEST_P(HeadTest, DrawsTheSameHoweverRowsAreCut) {
   const bool batch_statistics =
-      GetParam().options.reduction.kind != ReductionKind::none || GetParam().options.kind == HeadKind::non_local;
+      GetParam().options.reduction.kind != ReductionKind::none || GetParam().options.kind == TemporalKind::non_local;
   if (batch_statistics) return;  // batch normalisation makes rows depend on their batch
   TemporalHead head(GetParam().options, kTokens, width(), kClasses, 5);
   const at::Tensor x = random_tensor(GetParam().shape, 3, at::kFloat);
@@ -171,7 +171,7 @@ TEST_P(SlowFastTest, HasTheGradientsOfFiniteDifferencesWhileTraining) {
 INSTANTIATE_TEST_SUITE_P(Both, SlowFastTest, ::testing::Values(PathwayFusion::early, PathwayFusion::late),
                          [](const auto& given) { return std::string(name_of(given.param)); });
 
-TemporalHeadOptions without_dropout(BertVariant variant, double keep) {
+TemporalHeadOptions without_dropout(BertClass variant, double keep) {
   TemporalHeadOptions options;
   options.bert.variant = variant;
   options.bert.heads = 2;
@@ -182,20 +182,20 @@ TemporalHeadOptions without_dropout(BertVariant variant, double keep) {
 }
 
 TEST(BertMaskTest, HidesEveryTokenButTheFirstWhereNoneIsKept) {
-  TemporalHead head(without_dropout(BertVariant::bert5, 0), kTokens, 4, kClasses, 5);
+  TemporalHead head(without_dropout(BertClass::bert5, 0), kTokens, 4, kClasses, 5);
   const at::Tensor a = random_tensor({kRows, kTokens, 4}, 1, at::kFloat), b = random_tensor({kRows, kTokens, 4}, 2, at::kFloat);
   EXPECT_TRUE(head.forward(a, HeadPass::train(1, 0)).allclose(head.forward(b, HeadPass::train(1, 0))));
   EXPECT_FALSE(head.forward(a, HeadPass::evaluation()).allclose(head.forward(b, HeadPass::evaluation())));
 }
 
 TEST(BertMaskTest, IsTheEvaluationWhereAllAreKept) {
-  TemporalHead head(without_dropout(BertVariant::bert5, 1), kTokens, 4, kClasses, 5);
+  TemporalHead head(without_dropout(BertClass::bert5, 1), kTokens, 4, kClasses, 5);
   const at::Tensor x = random_tensor({kRows, kTokens, 4}, 1, at::kFloat);
   EXPECT_TRUE(head.forward(x, HeadPass::train(1, 0)).equal(head.forward(x, HeadPass::evaluation())));
 }
 
 TEST(BertMaskTest, AHiddenTokenKeepsItsOwnOutputAndTouchesNoOther) {
-  TemporalHead head(without_dropout(BertVariant::bert5, 0.8), kTokens, 4, kClasses, 5);
+  TemporalHead head(without_dropout(BertClass::bert5, 0.8), kTokens, 4, kClasses, 5);
   const at::Tensor a = random_tensor({1, kTokens, 4}, 1, at::kFloat);
   const at::Tensor b = a.clone();
   b.select(1, 1).add_(1.0).mul_(random_tensor({1, 4}, 8, at::kFloat));
@@ -211,7 +211,7 @@ TEST(BertMaskTest, AHiddenTokenKeepsItsOwnOutputAndTouchesNoOther) {
 }
 
 TEST(BertMaskTest, TheSeventhVariantOverwritesADrawnToken) {
-  TemporalHead head(without_dropout(BertVariant::bert7, 0.8), kTokens, 4, kClasses, 5);
+  TemporalHead head(without_dropout(BertClass::bert7, 0.8), kTokens, 4, kClasses, 5);
   const at::Tensor a = random_tensor({1, kTokens, 4}, 1, at::kFloat);
   const at::Tensor b = a.clone();
   b.select(1, 1).fill_(3.0);
@@ -235,7 +235,7 @@ TEST(BertMaskTest, KeepsTheShareItShould) {
 }
 
 TEST(BertPairTest, TheRulesDifferOnlyFromTheSecondLayerOn) {
-  TemporalHeadOptions options = without_dropout(BertVariant::bert5_both, 1);
+  TemporalHeadOptions options = without_dropout(BertClass::bert5_both, 1);
   const at::Tensor x = random_tensor({kRows, kTokens, 8}, 1, at::kFloat);
   for (const std::int64_t layers : {1, 2}) {
     std::vector<at::Tensor> logits;
@@ -252,7 +252,7 @@ TEST(BertPairTest, TheRulesDifferOnlyFromTheSecondLayerOn) {
   }
 }
 
-std::int64_t bert_count(BertVariant variant, std::int64_t tokens, std::int64_t width) {
+std::int64_t bert_count(BertClass variant, std::int64_t tokens, std::int64_t width) {
   TensorPlan plan;
   MaskPlaces places;
   Bert bert;
@@ -263,11 +263,11 @@ std::int64_t bert_count(BertVariant variant, std::int64_t tokens, std::int64_t w
 }
 
 TEST(ParameterCountTest, IsTheReferences) {
-  EXPECT_EQ(bert_count(BertVariant::bert5, 4, 512), 3'155'456);
-  EXPECT_EQ(bert_count(BertVariant::bert5, 8, 512), 3'157'504);
-  EXPECT_EQ(bert_count(BertVariant::bert5, 8, 640), 4'929'920);
-  EXPECT_EQ(bert_count(BertVariant::bert5, 32, 256), 798'464);
-  EXPECT_EQ(bert_count(BertVariant::bert3, 4, 512), 1'581'056);
+  EXPECT_EQ(bert_count(BertClass::bert5, 4, 512), 3'155'456);
+  EXPECT_EQ(bert_count(BertClass::bert5, 8, 512), 3'157'504);
+  EXPECT_EQ(bert_count(BertClass::bert5, 8, 640), 4'929'920);
+  EXPECT_EQ(bert_count(BertClass::bert5, 32, 256), 798'464);
+  EXPECT_EQ(bert_count(BertClass::bert3, 4, 512), 1'581'056);
 }
 
 std::int64_t reduction_count(const ReductionOptions& options, std::int64_t channels) {
@@ -292,7 +292,7 @@ TEST(ParameterCountTest, OfTheReductionsIsTheReferences) {
 }
 
 struct StartCase {
-  BertVariant variant;
+  BertClass variant;
   double token_deviation;
   bool torch_start;
 };
@@ -301,14 +301,14 @@ TEST(BertStartTest, EachVariantHasItsInitialValues) {
   constexpr std::int64_t kWidth = 128;
   const double wide = 1 / std::sqrt(static_cast<double>(kWidth));
   for (const auto& [variant, deviation, torch_start] :
-       {StartCase{BertVariant::bert, wide, false}, {BertVariant::bert2, wide, false}, {BertVariant::bert3, 0.02, true},
-        {BertVariant::bert4, 0.02, false}, {BertVariant::bert5, 0.02, true}, {BertVariant::bert6, 0.02, false},
-        {BertVariant::bert7, 0.02, true}}) {
+       {StartCase{BertClass::bert, wide, false}, {BertClass::bert2, wide, false}, {BertClass::bert3, 0.02, true},
+        {BertClass::bert4, 0.02, false}, {BertClass::bert5, 0.02, true}, {BertClass::bert6, 0.02, false},
+        {BertClass::bert7, 0.02, true}}) {
     const TemporalHead head(without_dropout(variant, 0.8), 31, kWidth, kClasses, 5);
     const FlatTensors& p = head.parameters();
     const std::string name(name_of(variant));
     EXPECT_NEAR(p.at("bert.clsToken").std().item<double>(), deviation, 0.25 * deviation) << name;
-    if (variant != BertVariant::bert6) {
+    if (variant != BertClass::bert6) {
       EXPECT_NEAR(p.at("bert.embedding.learnedPosition.pe").std().item<double>(), deviation, 0.1 * deviation) << name;
     }
     const at::Tensor weight = p.at("bert.transformer_blocks.0.attention.linear_layers.0.weight");
@@ -322,7 +322,7 @@ TEST(BertStartTest, EachVariantHasItsInitialValues) {
 }
 
 TEST(BertStartTest, AnotherLayerChangesNoOtherWeight) {
-  TemporalHeadOptions options = without_dropout(BertVariant::bert5, 0.8);
+  TemporalHeadOptions options = without_dropout(BertClass::bert5, 0.8);
   const TemporalHead one(options, kTokens, 8, kClasses, 5);
   options.bert.layers = 2;
   const TemporalHead two(options, kTokens, 8, kClasses, 5);
@@ -349,7 +349,7 @@ TEST(ReductionTest, BlocksStartAsTheReferences) {
 }
 
 TEST(ReductionTest, OverTimeIsTheCentreOfTheVolumeWhereThereIsNoImage) {
-  TemporalHeadOptions options = without_dropout(BertVariant::bert5, 0.8);
+  TemporalHeadOptions options = without_dropout(BertClass::bert5, 0.8);
   options.reduction = {.kind = ReductionKind::bottleneck, .kernel = ReductionKernel::volume, .width = 4, .groups = 2};
   const TemporalHead volume(options, kTokens, 6, kClasses, 5);
   options.reduction.kernel = ReductionKernel::time;
@@ -382,7 +382,7 @@ TEST(TemporalHeadTest, NamesEveryProblemOfItsOptions) {
 }
 
 TEST(TemporalHeadTest, RefusesTokensOfAnotherShape) {
-  const TemporalHead head(without_dropout(BertVariant::bert5, 0.8), kTokens, 4, kClasses, 5);
+  const TemporalHead head(without_dropout(BertClass::bert5, 0.8), kTokens, 4, kClasses, 5);
   try {
     head.forward(at::ones({2, kTokens + 1, 4}), HeadPass::evaluation());
     FAIL() << "it was taken";
