@@ -18,6 +18,14 @@ ConfusionMatrix::ClassCounts ConfusionMatrix::counts_of(std::int64_t c) const {
   return of_class;
 }
 
+double ConfusionMatrix::ClassCounts::precision() const {
+  return predictions == 0 ? 0 : static_cast<double>(true_positives) / static_cast<double>(predictions);
+}
+
+double ConfusionMatrix::ClassCounts::recall() const {
+  return labels == 0 ? 0 : static_cast<double>(true_positives) / static_cast<double>(labels);
+}
+
 double ConfusionMatrix::ClassCounts::f1() const {
   const std::int64_t both = labels + predictions;  // 2 tp + fp + fn
   return both == 0 ? 0 : 2 * static_cast<double>(true_positives) / static_cast<double>(both);

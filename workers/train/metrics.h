@@ -28,12 +28,15 @@ class ConfusionMatrix {
   double weighted_f1() const;
   double score(Metric metric) const;
 
- private:
   struct ClassCounts {
     std::int64_t true_positives, labels, predictions;
+    double precision() const;  ///< 0 if the class was never predicted
+    double recall() const;     ///< 0 if there is no row of it
     double f1() const;
   };
   ClassCounts counts_of(std::int64_t c) const;
+
+ private:
 
   std::int64_t classes_;
   std::int64_t rows_ = 0;
