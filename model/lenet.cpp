@@ -128,25 +128,45 @@ LeNet::LeNet(const LeNetOptions& options, std::uint64_t seed, const at::TensorOp
   initialise_kaiming(classifier_weight_, rng);
 }
 
-BackboneOutput LeNet::forward(const at::Tensor& x, bool training) const {
+void LeNet::check_batch(const at::Tensor& x) const {
   TORCH_CHECK(x.dim() == 4 && x.size(1) == options_.input_channels && x.size(2) == options_.height &&
                   x.size(3) == options_.width,
               "expected a batch [B, ", options_.input_channels, ", ", options_.height, ", ", options_.width, "], got ",
               x.sizes());
+}
+
+at::Tensor LeNet::run(const Block& block, const at::Tensor& x, bool training) const {
+  at::Tensor h = at::conv2d(x, block.conv, {}, at::IntArrayRef{1}, at::IntArrayRef{block.padding});
+  h = at::batch_norm(h, block.bn_weight, block.bn_bias, block.bn_mean, block.bn_var, training, 0.1, 1e-5, false);
+  return at::relu(h);  // [B, C_i, H_i, W_i]
+}
+
+BackboneOutput LeNet::forward(const at::Tensor& x, bool training) const {
+  check_batch(x);
   BackboneOutput out;
   at::Tensor h = x;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const Block& block = blocks_[i];
     if (i > 0) h = at::max_pool2d(h, {2, 2});
     if (i == 1 && options_.first_tap_after_pool) out.taps.front() = pool_tap(h);
-    h = at::conv2d(h, block.conv, {}, at::IntArrayRef{1}, at::IntArrayRef{block.padding});
-    h = at::batch_norm(h, block.bn_weight, block.bn_bias, block.bn_mean, block.bn_var, training, 0.1, 1e-5, false);
-    h = at::relu(h);  // [B, C_i, H_i, W_i]
+    h = run(blocks_[i], h, training);
     out.taps.push_back(pool_tap(h));
   }
   if (blocks_.size() == 1 && options_.first_tap_after_pool) out.taps.front() = pool_tap(at::max_pool2d(h, {2, 2}));
   out.logits = at::addmm(classifier_bias_, out.taps.back(), classifier_weight_.t());  // [B, classes]
   return out;
+}
+
+at::Tensor LeNet::stage(std::size_t i, const at::Tensor& before, bool training) const {
+  if (i == 0) check_batch(before);
+  return run(blocks_.at(i), i == 0 ? before : at::max_pool2d(before, {2, 2}), training);
+}
+
+at::Tensor LeNet::tap_map(std::size_t i, const at::Tensor& map) const {
+  return i == 0 && options_.first_tap_after_pool ? at::max_pool2d(map, {2, 2}) : map;
+}
+
+at::Tensor LeNet::classify(const at::Tensor& last) const {
+  return at::addmm(classifier_bias_, pool_tap(tap_map(blocks_.size() - 1, last)), classifier_weight_.t());
 }
 
 void LeNet::save(const std::filesystem::path& file, const std::map<std::string, std::string>& facts) const {

@@ -55,6 +55,13 @@ class LeNet {
   /// x: [B, input_channels, height, width]. While training, batch statistics are used and the running ones updated (momentum 0.1).
   BackboneOutput forward(const at::Tensor& x, bool training) const;
 
+  /// The same in pieces, for who changes the maps on their way. r_i [B, C_i, H_i, W_i] from `before`: x for i = 0, else r_(i-1).
+  at::Tensor stage(std::size_t i, const at::Tensor& before, bool training) const;
+  /// What tap i is the mean of: r_i, or the pooled r_0 for tap 0 if first_tap_after_pool.
+  at::Tensor tap_map(std::size_t i, const at::Tensor& map) const;
+  /// [B, classes] from the last r_i.
+  at::Tensor classify(const at::Tensor& last) const;
+
   const LeNetOptions& options() const { return options_; }
   FlatTensors& parameters() { return parameters_; }
   const FlatTensors& parameters() const { return parameters_; }
@@ -71,6 +78,8 @@ class LeNet {
     at::Tensor conv, bn_weight, bn_bias, bn_mean, bn_var;
     std::int64_t padding;
   };
+  void check_batch(const at::Tensor& x) const;
+  at::Tensor run(const Block& block, const at::Tensor& x, bool training) const;
 
   LeNetOptions options_;
   FlatTensors parameters_, buffers_;

@@ -41,11 +41,15 @@ inline std::string message_of(const c10::Error& error) {
   return text;
 }
 
+/// Whether a text, of a TorchScript interpreter that keeps no more of an error, says so.
+inline bool says_out_of_memory(const std::string& text) {
+  return text.find("DefaultCPUAllocator") != std::string::npos || text.find("out of memory") != std::string::npos;
+}
+
 /// Whether it says that a host's or a device's memory ran out. (The CPU's allocator throws an error without a kind of its own.)
 inline bool is_out_of_memory(const c10::Error& error) {
   if (dynamic_cast<const c10::OutOfMemoryError*>(&error)) return true;
-  const std::string text = error.what_without_backtrace();
-  return text.find("DefaultCPUAllocator") != std::string::npos || text.find("out of memory") != std::string::npos;
+  return says_out_of_memory(error.what_without_backtrace());
 }
 
 }  // namespace fusion::compat

@@ -58,19 +58,19 @@ void read_head(JsonReader& reader, RetrainingOptions& o) {
   o.bert_dropout = reader.number("bert_dropout", 0, 0.99, o.bert_dropout);
   o.head_dropout = reader.number("head_dropout", 0, 0.99, o.head_dropout);
   o.l2_normalise = reader.boolean("l2_normalise", o.l2_normalise);
-  o.reduction = reader.choice<Reduction>("reduction", o.reduction);
+  o.reduction = reader.choice<TokenReduction>("reduction", o.reduction);
   o.reduced_width = whole(reader, "reduced_width", 0, 65'536, o.reduced_width);
 }
 
 void check_together(JsonReader& reader, const RetrainingOptions& o) {
   if (o.total_epochs() < 1) reader.fail("epochs", "expected at least one epoch in both phases together, got 0");
   if (o.eta_min > o.eta_max) reader.fail("eta_min", "is larger than eta_max");
-  const int tokens = o.reduction == Reduction::none ? o.width : o.reduced_width > 0 ? o.reduced_width : o.width / 4;
+  const int tokens = o.reduction == TokenReduction::none ? o.width : o.reduced_width > 0 ? o.reduced_width : o.width / 4;
   if (o.head == HeadKind::bert && o.bert_heads > 0 && tokens % o.bert_heads != 0) {
     reader.fail("bert_heads", "expected a divisor of the tokens' width, which is " + std::to_string(tokens) + ", got " +
                                   std::to_string(o.bert_heads));
   }
-  if (o.reduction != Reduction::none && !is_temporal(o.head)) {
+  if (o.reduction != TokenReduction::none && !is_temporal(o.head)) {
     reader.fail("reduction", "is for temporal heads (bert, mean, concatenation, lstm, nonlocal), the head is " +
                                  std::string(name_of(o.head)));
   }

@@ -77,10 +77,10 @@ struct EnumNames<BertVariant> {
 };
 
 /// How the tokens' width is reduced before the head: not at all, or by the additional bottleneck block over time (FRAB).
-enum class Reduction : std::uint8_t { none, frab };
+enum class TokenReduction : std::uint8_t { none, frab };
 template <>
-struct EnumNames<Reduction> {
-  static constexpr std::array<std::pair<Reduction, std::string_view>, 2> kTable{{{Reduction::none, "none"}, {Reduction::frab, "frab"}}};
+struct EnumNames<TokenReduction> {
+  static constexpr std::array<std::pair<TokenReduction, std::string_view>, 2> kTable{{{TokenReduction::none, "none"}, {TokenReduction::frab, "frab"}}};
 };
 
 /// off: float32 throughout. on: products in bfloat16 under autocast, weights and sums in float32.
@@ -128,7 +128,7 @@ struct RetrainingOptions {
   double bert_dropout = 0.1;   ///< within the transformer
   double head_dropout = 0.8;   ///< temporal heads: before the classifier
   bool l2_normalise = false;   ///< temporal heads: tokens are scaled to length 1 first
-  Reduction reduction = Reduction::none;
+  TokenReduction reduction = TokenReduction::none;
   int reduced_width = 0;       ///< with reduction; 0: a quarter of the width
   bool operator==(const RetrainingOptions&) const = default;
 

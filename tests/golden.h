@@ -34,9 +34,12 @@ inline std::vector<std::filesystem::path> sidecars() {
   return found;
 }
 
-/// The sidecar's `kind`; empty where it has none.
+/// The sidecar's `kind`, or its `method` where it has no kind; empty where it has neither.
 inline std::string kind_of(const nlohmann::json& facts) {
-  return facts.is_object() && facts.contains("kind") && facts["kind"].is_string() ? facts["kind"].get<std::string>() : "";
+  for (const char* const key : {"kind", "method"}) {
+    if (facts.is_object() && facts.contains(key) && facts[key].is_string()) return facts[key].get<std::string>();
+  }
+  return "";
 }
 
 /// The tensors beside a sidecar.

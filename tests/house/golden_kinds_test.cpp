@@ -14,7 +14,9 @@ const std::set<std::string> kChecked{
     // surrogate_golden_test
     "surrogate_forward", "surrogate_train_step", "surrogate_train_epochs", "surrogate_data",
     // search_golden_test
-    "expansion", "temperature", "sampling"};
+    "expansion", "temperature", "sampling",
+    // mmtm_golden_test
+    "MMTM"};
 
 }  // namespace
 

@@ -36,6 +36,10 @@ ModalityManifest read_modality(JsonReader& reader) {
   }
   m.mean = reader.number("mean", -1e12, 1e12, 0.0);
   m.std = reader.number("std", 1e-12, 1e12, 1.0);
+  if (reader.has("time_axis")) {
+    m.time_axis = reader.integer("time_axis", -4, 6);
+    if (*m.time_axis == 1) reader.fail("time_axis", "axis 1 holds the channels; expected 0 (none), 2 or more, or a negative number from the back");
+  }
   m.files = read_files(reader, "files");
   reader.finish();
   return m;

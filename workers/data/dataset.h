@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct ModalityManifest {
   std::string name;
   std::vector<std::int64_t> shape;  ///< of one row, as the network sees it
   double mean = 0, std = 1;         ///< the network sees (x - mean) / std
+  std::optional<std::int64_t> time_axis;  ///< of the taps' maps (model/time_axis.h); 0: none
   std::map<std::string, std::string> files;  ///< array name -> .npy, relative to the manifest
   std::int64_t row_count() const;            ///< numbers in one row
 };

@@ -17,6 +17,11 @@ using nlohmann::json;
 
 namespace {
 
+/// A file as a manifest in `folder` names it, whether the folder is there yet or not.
+std::string named_from(const fs::path& folder, const fs::path& file) {
+  return fs::weakly_canonical(file).lexically_relative(fs::weakly_canonical(fs::absolute(folder))).generic_string();
+}
+
 /// One modality's backbone, once per thread.
 struct Runners {
   fs::path file;
@@ -116,11 +121,13 @@ class Extraction {
     spec.classes = from.classes;
     spec.class_names = from.class_names;
     result_.manifest.dataset_digest = from.digest;
+    result_.manifest.source = named_from(writer_.folder(), dataset_.file());
     result_.manifest.tap_type = options_.dtype;
     for (std::size_t m = 0; m < from.modalities.size(); ++m) {
       const Backbone& backbone = runners_[m].first();
       spec.modalities.push_back({from.modalities[m].name, backbone.taps(), backbone.classes() > 0});
-      result_.manifest.backbones.push_back({{"kind", backbone.kind()}, {"digest", backbone.digest()}});
+      result_.manifest.backbones.push_back(
+          {{"kind", backbone.kind()}, {"digest", backbone.digest()}, {"file", named_from(writer_.folder(), runners_[m].file)}});
     }
   }
 

@@ -248,6 +248,7 @@ std::string write_feature_manifest(const std::filesystem::path& folder, const Fe
   json document = manifest.spec.to_json();
   document["format"] = "fusiond-features-1";
   document["dataset_digest"] = manifest.dataset_digest;
+  if (!manifest.source.empty()) document["source"] = manifest.source;
   document["baselines"] = manifest.baselines.to_json();
   if (manifest.spec.class_names.empty()) document.erase("class_names");
   for (std::size_t m = 0; m < manifest.backbones.size(); ++m) {

@@ -80,8 +80,10 @@ void add_baselines(Baselines& baselines, const std::string& split, const std::ve
 struct FeatureManifest {
   DatasetSpec spec;  ///< its digest is ignored: it comes of the content
   std::string dataset_digest;
+  std::string source;  ///< the dataset.json, relative to the manifest's folder; empty: imported, retraining cannot read inputs
   TapType tap_type = TapType::f32;        ///< of every modality
-  std::vector<nlohmann::json> backbones;  ///< per modality, shown to people
+  /// Per modality: kind and digest, figures for people, and `file`, relative to the manifest's folder, for retraining.
+  std::vector<nlohmann::json> backbones;
   Baselines baselines;
   std::map<std::string, std::pair<FeatureFile, std::vector<FeatureFile>>> files;  ///< split -> labels, modalities
 };

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <stop_token>
+#include <string>
+
+#include "space/retraining.h"
+
+namespace fusion {
+
+class RetrainedModel;
+
+/// What a retraining is given besides its job. Callbacks run in the calling thread and must not throw.
+struct RetrainContext {
+  std::string device = "cpu";  ///< "cpu", "cuda", "cuda:<n>"
+  std::stop_token cancel;      ///< looked at before every batch: outcome cancelled
+  std::stop_token stop;        ///< likewise: outcome preempted; the next attempt goes on behind the last whole epoch
+  /// After every epoch, once its checkpoint is on disk. An attempt that goes on tells the epochs of the checkpoint again, first.
+  std::function<void(const RetrainingEpoch&)> on_epoch;
+  std::function<void(const RetrainingProgress&)> on_progress;  ///< some times a second
+  /// Writes a model in another format into the folder, under the name `export_name`; listed with the artifacts. May be empty.
+  std::function<void(const RetrainedModel&, const nlohmann::json& metadata, const std::filesystem::path& file)> export_model;
+  std::string export_name = "model.pt";
+};
+
+/// Retrains a found configuration (docs/retraining.md): phase 1 trains the fusion part on frozen backbones, phase 2 goes on from its best
+/// weights with all weights (finetune all) or the same ones (none), each with an optimiser and a schedule of its own. Weights come from the
+/// train split, the epoch that counts from dev, test is looked at once, at the end.
+///
+/// After every epoch a checkpoint is written into the job's folder (workers/train/checkpoint.h); an attempt goes on behind the newest one
+/// that is whole. On one machine's CPU the final weights are the same bytes however often it was interrupted. At the end model.safetensors
+/// and architecture.json lie in the folder.
+///
+/// Where memory runs out rows at once are halved and the step is done again; the number of rows that move the weights once stays. Everything
+/// that may happen to a retraining is an outcome: cancelled, preempted, oom (even the smallest batch did not fit), failed (with a
+/// sentence). Throws ModelError for a device that is not there.
+RetrainingOutcome retrain(const RetrainingJob& job, const RetrainContext& context = {});
+
+}  // namespace fusion
