@@ -1,5 +1,6 @@
 #include "model/adam.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -16,6 +17,7 @@ namespace {
 template <typename T>
 struct Factors {
   T beta1, beta2, rest1, rest2, eps, weight_decay, root2, step_size;
+  T shrink;  ///< 1, or 1 - lr wd where decay is decoupled; then weight_decay is 0
 };
 
 template <typename T>
@@ -23,11 +25,12 @@ template <typename T>
                                           std::int64_t count, const Factors<T>& given) {
   const Factors<T> f = given;
   for (std::int64_t i = 0; i < count; ++i) {
-    const T g = grad[i] + f.weight_decay * theta[i];
+    const T before = theta[i] * f.shrink;
+    const T g = grad[i] + f.weight_decay * before;
     m[i] = m[i] * f.beta1 + f.rest1 * g;
     v[i] = v[i] * f.beta2 + f.rest2 * g * g;
     const T denominator = std::sqrt(v[i]) / f.root2 + f.eps;
-    theta[i] = theta[i] - f.step_size * (m[i] / denominator);
+    theta[i] = before - f.step_size * (m[i] / denominator);
   }
 }
 
@@ -40,11 +43,16 @@ template <typename T>
   update(theta, grad, m, v, count, f);
 }
 
+/// What the weights are multiplied with first, and how much of them is added to the gradient.
+struct Decay {
+  double shrink, weight;
+};
+
 template <typename T>
-Factors<T> factors(const AdamOptions& o, double root2, double step_size) {
-  return {static_cast<T>(o.beta1),     static_cast<T>(o.beta2), static_cast<T>(1 - o.beta1),
-          static_cast<T>(1 - o.beta2), static_cast<T>(o.eps),   static_cast<T>(o.weight_decay),
-          static_cast<T>(root2),       static_cast<T>(step_size)};
+Factors<T> factors(const AdamOptions& o, double root2, double step_size, Decay decay) {
+  return {static_cast<T>(o.beta1), static_cast<T>(o.beta2),      static_cast<T>(1 - o.beta1), static_cast<T>(1 - o.beta2),
+          static_cast<T>(o.eps),   static_cast<T>(decay.weight), static_cast<T>(root2),       static_cast<T>(step_size),
+          static_cast<T>(decay.shrink)};
 }
 
 }  // namespace
@@ -57,11 +65,11 @@ Adam::Adam(std::vector<at::Tensor> parameters, const AdamOptions& options) : opt
   }
   if (parameters.empty()) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor moments = at::zeros({2, total}, parameters.front().options().requires_grad(false));
+  moments_ = at::zeros({2, total}, parameters.front().options().requires_grad(false));
   std::int64_t begin = 0;
   for (const at::Tensor& parameter : parameters) {
     const auto part = [&](std::int64_t row) {
-      return moments.select(0, row).narrow(0, begin, parameter.numel()).view(parameter.sizes());
+      return moments_.select(0, row).narrow(0, begin, parameter.numel()).view(parameter.sizes());
     };
     slots_.push_back({parameter, part(0), part(1)});
     begin += parameter.numel();
@@ -70,6 +78,7 @@ Adam::Adam(std::vector<at::Tensor> parameters, const AdamOptions& options) : opt
 
 void Adam::step(double learning_rate) {
   const at::NoGradGuard no_grad;
+  const Decay decay = options_.decoupled ? Decay{1 - learning_rate * options_.weight_decay, 0} : Decay{1, options_.weight_decay};
   for (Slot& slot : slots_) {
     const at::Tensor& grad_there = slot.parameter.grad();
     if (!grad_there.defined()) continue;
@@ -81,12 +90,13 @@ void Adam::step(double learning_rate) {
     const c10::ScalarType type = slot.parameter.scalar_type();
     if (slot.parameter.is_cpu() && type == c10::kFloat) {
       update_float(slot.parameter.data_ptr<float>(), grad.data_ptr<float>(), slot.moment1.data_ptr<float>(),
-                   slot.moment2.data_ptr<float>(), grad.numel(), factors<float>(options_, root2, step_size));
+                   slot.moment2.data_ptr<float>(), grad.numel(), factors<float>(options_, root2, step_size, decay));
     } else if (slot.parameter.is_cpu() && type == c10::kDouble) {
       update_double(slot.parameter.data_ptr<double>(), grad.data_ptr<double>(), slot.moment1.data_ptr<double>(),
-                    slot.moment2.data_ptr<double>(), grad.numel(), factors<double>(options_, root2, step_size));
+                    slot.moment2.data_ptr<double>(), grad.numel(), factors<double>(options_, root2, step_size, decay));
     } else {
-      const at::Tensor g = grad.add(slot.parameter, options_.weight_decay);
+      if (options_.decoupled) slot.parameter.mul_(decay.shrink);
+      const at::Tensor g = options_.decoupled ? grad : grad.add(slot.parameter, decay.weight);
       slot.moment1.mul_(options_.beta1).add_(g, 1 - options_.beta1);
       slot.moment2.mul_(options_.beta2).addcmul_(g, g, 1 - options_.beta2);
       slot.parameter.addcdiv_(slot.moment1, slot.moment2.sqrt().div_(root2).add_(options_.eps), -step_size);
@@ -96,6 +106,21 @@ void Adam::step(double learning_rate) {
 
 void Adam::clear_gradients() {
   for (Slot& slot : slots_) slot.parameter.mutable_grad().reset();
+}
+
+NamedTensors Adam::state() const {
+  const at::Tensor steps = at::empty({static_cast<std::int64_t>(slots_.size())}, at::TensorOptions().dtype(c10::kLong));
+  for (std::size_t i = 0; i < slots_.size(); ++i) steps.data_ptr<std::int64_t>()[i] = slots_[i].steps;
+  return {{"moments", moments_.defined() ? moments_.clone() : at::zeros({2, 0})}, {"steps", steps}};
+}
+
+void Adam::load_state(const NamedTensors& state) {
+  const at::NoGradGuard no_grad;
+  const NamedTensors expected = this->state();
+  const NamedTensors given = matching_state("Adam", expected, state);
+  if (moments_.defined()) moments_.copy_(given[0].second);
+  const at::Tensor steps = given[1].second.to(c10::kCPU).contiguous();
+  for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].steps = steps.data_ptr<std::int64_t>()[i];
 }
 
 }  // namespace fusion

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/error.h"
@@ -15,6 +16,27 @@ std::int64_t count_of(const std::vector<std::int64_t>& shape) {
 }
 
 }  // namespace
+
+NamedTensors matching_state(const std::string& subject, const NamedTensors& expected, const NamedTensors& given) {
+  NamedTensors found;
+  std::vector<std::string> problems;
+  for (const auto& [name, like] : expected) {
+    const std::string wanted = name;
+    const auto same = std::find_if(given.begin(), given.end(), [&](const auto& entry) { return entry.first == wanted; });
+    const std::string where = subject + ": state \"" + name + "\": ";
+    if (same == given.end()) {
+      problems.push_back(where + "it is missing; was this checkpoint written by another version or optimiser?");
+    } else if (same->second.sizes() != like.sizes() || same->second.scalar_type() != like.scalar_type()) {
+      problems.push_back(where + "expected " + std::to_string(like.numel()) + " numbers of type " + c10::toString(like.scalar_type()) +
+                         " in " + std::to_string(like.dim()) + " dimensions, got " + std::to_string(same->second.numel()) +
+                         " of type " + c10::toString(same->second.scalar_type()) + " in " + std::to_string(same->second.dim()));
+    } else {
+      found.push_back(*same);
+    }
+  }
+  if (!problems.empty()) throw ModelError(join_problems(problems));
+  return found;
+}
 
 FlatTensors::FlatTensors(const Shapes& shapes, const at::TensorOptions& options, bool trainable) {
   const at::NoGradGuard no_grad;

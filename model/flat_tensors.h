@@ -12,6 +12,10 @@ namespace fusion {
 /// Name and tensor, in an order that means something (the order of construction).
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
+/// The tensors of `given` that have the names of `expected`, in its order. Throws ModelError naming, all at once, each that is missing or
+/// of another shape or type; the message begins with `subject`. Others do not matter.
+NamedTensors matching_state(const std::string& subject, const NamedTensors& expected, const NamedTensors& given);
+
 /// A network's parameters, or its buffers, as views into one flat storage: to save, restore or count all of them is one operation,
 /// and small networks stay within few cache lines. The tensors are leaves for autograd.
 ///

@@ -34,8 +34,11 @@ inline std::vector<std::filesystem::path> sidecars() {
   return found;
 }
 
-/// The sidecar's `kind`, or its `method` where it has no kind; empty where it has neither.
+/// The sidecar's `kind`, or its `method` where it has no kind. Those of the BERT head's code have neither: "bert". Empty for any other.
 inline std::string kind_of(const nlohmann::json& facts) {
+  if (facts.is_object() && facts.contains("source") && facts["source"].is_string()) {
+    if (facts["source"].get<std::string>().starts_with("LateTemporalModeling3DCNN")) return "bert";
+  }
   for (const char* const key : {"kind", "method"}) {
     if (facts.is_object() && facts.contains(key) && facts[key].is_string()) return facts[key].get<std::string>();
   }

@@ -4,7 +4,9 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
 
+#include "base/error.h"
 #include "model/torch_compat.h"
 
 namespace fusion {
@@ -40,6 +42,53 @@ TEST_P(AdamTest, FollowsTheOptimiserOfLibTorch) {
   }
   const double tolerance = GetParam() == at::kDouble ? 1e-14 : 2e-6;
   for (std::size_t i = 0; i < ours.size(); ++i) EXPECT_TRUE(ours[i].allclose(theirs[i], tolerance, tolerance)) << i;
+}
+
+TEST_P(AdamTest, FollowsTheDecoupledOptimiserOfLibTorch) {
+  const at::TensorOptions kind = at::TensorOptions().dtype(GetParam());
+  const at::Tensor ours = at::rand({130, 3}, kind).set_requires_grad(true);
+  const at::Tensor theirs = ours.detach().clone().set_requires_grad(true);
+  Adam adam({ours}, AdamOptions{.weight_decay = 1e-1, .decoupled = true});
+  torch::optim::AdamW reference({theirs}, torch::optim::AdamWOptions(1e-2).weight_decay(1e-1));
+  for (int step = 0; step < 50; ++step) {
+    ours.mutable_grad() = at::rand(ours.sizes(), kind).sub(0.5);
+    theirs.mutable_grad() = ours.grad().clone();
+    adam.step(1e-2);
+    reference.step();
+  }
+  const double tolerance = GetParam() == at::kDouble ? 1e-13 : 5e-6;
+  EXPECT_TRUE(ours.allclose(theirs, tolerance, tolerance));
+}
+
+TEST_P(AdamTest, GoesOnFromItsState) {
+  const at::TensorOptions kind = at::TensorOptions().dtype(GetParam());
+  const auto copies = [](const std::vector<at::Tensor>& from) {
+    std::vector<at::Tensor> made;
+    for (const at::Tensor& tensor : from) made.push_back(tensor.detach().clone().set_requires_grad(true));
+    return made;
+  };
+  const std::vector<at::Tensor> first = copies({at::rand({5}, kind), at::rand({2, 2}, kind)});
+  Adam adam(first);
+  const auto give_gradients = [&](const std::vector<at::Tensor>& to, std::size_t skipped) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i].mutable_grad() = i == skipped ? at::Tensor() : to[i].detach().mul(0.5);
+  };
+  for (const std::size_t skipped : {2U, 1U, 2U}) {
+    give_gradients(first, skipped);
+    adam.step(1e-2);
+  }
+  const std::vector<at::Tensor> second = copies(first);
+  Adam resumed(second);
+  const NamedTensors state = adam.state();
+  resumed.load_state(state);
+  for (int step = 0; step < 3; ++step) {
+    give_gradients(first, 2);
+    give_gradients(second, 2);
+    adam.step(1e-2);
+    resumed.step(1e-2);
+  }
+  for (std::size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(first[i].equal(second[i])) << i;
+  EXPECT_THROW(resumed.load_state({{"moments", at::zeros({2, 3}, kind)}, state[1]}), ModelError);
+  EXPECT_THROW(resumed.load_state({state[0]}), ModelError);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, AdamTest, ::testing::Values(at::kFloat, at::kDouble),

@@ -16,8 +16,9 @@ class RetrainedModel;
 struct RetrainContext {
   std::string device = "cpu";  ///< "cpu", "cuda", "cuda:<n>"
   std::stop_token cancel;      ///< looked at before every batch: outcome cancelled
-  std::stop_token stop;        ///< likewise: outcome preempted; the next attempt goes on behind the last whole epoch
-  /// After every epoch, once its checkpoint is on disk. An attempt that goes on tells the epochs of the checkpoint again, first.
+  std::stop_token hand_back;   ///< looked at between epochs, the last one's checkpoint being on disk: outcome preempted
+  /// After every epoch, once its checkpoint is on disk. An attempt that goes on tells the checkpoint's last epoch again, first: the report
+  /// may have been lost with the process.
   std::function<void(const RetrainingEpoch&)> on_epoch;
   std::function<void(const RetrainingProgress&)> on_progress;  ///< some times a second
   /// Writes a model in another format into the folder, under the name `export_name`; listed with the artifacts. May be empty.
