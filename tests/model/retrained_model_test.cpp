@@ -82,7 +82,7 @@ class RetrainedModelTest : public ::testing::Test {
     loss().backward();
     for (const auto& [name, tensor] : net.parameters()) {
       at::Tensor direction = at::randn(tensor.sizes(), at::kDouble);
-      direction = direction / direction.norm();
+      direction = direction.div(direction.norm());
       const double along = tensor.grad().defined() ? at::dot(tensor.grad().flatten(), direction.flatten()).item<double>() : 0;
       const at::NoGradGuard no_grad;
       constexpr double kStep = 1e-6;

@@ -179,7 +179,7 @@ class Retraining {
   void run_epoch(int epoch) {
     begin_phase(phase_of(epoch));
     epoch_ = epoch;
-    started_ = told_ = SteadyClock::now();
+    started_ = SteadyClock::now();
     done_rows_ = 0;
     loss_sum_ = 0;
     trained_rows_ = 0;
@@ -215,7 +215,7 @@ class Retraining {
     std::vector<Rows> batches;
     for (std::int64_t b = begin; b < end; b += micro_) {
       const std::int64_t stop = std::min(end, b + micro_);
-      if (stop - b == 1 && needs_variance(phase_)) continue;
+      if (stop - b == 1 && micro_ > 1 && needs_variance(phase_)) continue;
       batches.emplace_back(order.begin() + b, order.begin() + stop);
     }
     return batches;
