@@ -1,5 +1,7 @@
 #include "model/script_output.h"
 
+#include <string_view>
+
 #include "base/error.h"
 #include "model/torch_compat.h"
 
@@ -22,6 +24,10 @@ std::string script_message(const std::exception& error) {
   if (const auto* const of_torch = dynamic_cast<const c10::Error*>(&error)) return compat::message_of(*of_torch);
   std::string text = error.what();
   text = text.substr(0, text.find("\nException raised from"));
+  // An interpreter tells its own frames first, and at the end what went wrong.
+  constexpr std::string_view kCause = "\nRuntimeError: ";
+  if (const std::size_t at = text.rfind(kCause); at != std::string::npos) text = text.substr(at + kCause.size());
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   for (char& c : text) {
     if (c == '\n') c = ' ';
   }

@@ -68,7 +68,11 @@ void StagedBackbone::set_trainable(bool trainable) const {
 std::unique_ptr<StagedBackbone> open_staged_backbone(const std::filesystem::path& file, const std::vector<std::int64_t>& row_shape,
                                                      const at::TensorOptions& tensors) {
   if (starts_as_zip(file)) return std::make_unique<StagedScript>(file, row_shape, tensors.device());
-  return std::make_unique<StagedLeNet>(file, row_shape, tensors);
+  try {
+    return std::make_unique<StagedLeNet>(file, row_shape, tensors);
+  } catch (const DataError& error) {
+    throw DataError(std::string(error.what()) + "; a backbone is a TorchScript archive (torch.jit.save) or a LeNet of ours");
+  }
 }
 
 }  // namespace fusion

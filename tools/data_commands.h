@@ -15,6 +15,7 @@ void add_train_backbones_command(CLI::App& app);
 void add_extract_command(CLI::App& app);
 void add_import_command(CLI::App& app);
 void add_info_command(CLI::App& app);
+void add_inspect_command(CLI::App& app);
 
 /// --dtype f32|bf16: how taps are stored.
 void add_dtype_option(CLI::App& command, TapType& type);

@@ -72,6 +72,15 @@ void add_extract_command(CLI::App& app) {
                       "never one from a stranger");
   command->add_option("--out", extract->out, "folder of features.json (features/ beside the dataset)");
   add_dtype_option(*command, extract->options.dtype);
+  command->add_option_function<std::string>(
+             "--keep",
+             [extract](const std::string& text) {
+               const auto chosen = enum_from_name<TapKeep>(text);
+               if (!chosen) throw CLI::ValidationError("--keep", "expected one of " + enum_choices<TapKeep>() + ", got \"" + text + "\"");
+               extract->options.keep = *chosen;
+             },
+             "pooled: a vector per tap; time: also its steps over time, for temporal heads (pooled)")
+      ->type_name("WHAT");
   command->add_option("--batch", extract->options.batch, "rows at once (64)")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000}));
   command->add_option("--threads", extract->options.threads, "lanes, each with its own backbones (one per core); the bytes do not depend on it")->check(CLI::Range(1, 1024));
   command->add_flag("--force", extract->options.force, "make feature files again that are there");

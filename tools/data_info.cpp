@@ -25,6 +25,7 @@ json info_of_dataset(const fs::path& file) {
   json modalities = json::array();
   for (const ModalityManifest& m : manifest.modalities) {
     modalities.push_back({{"name", m.name}, {"shape", m.shape}, {"mean", m.mean}, {"std", m.std}});
+    if (m.time_axis) modalities.back()["time_axis"] = *m.time_axis;
   }
   json rows = json::object();
   for (const auto& [split, range] : manifest.splits) rows[split] = range.rows();
@@ -52,6 +53,9 @@ json info_of_features(const fs::path& file) {
   document["bytes"] = bytes;
   for (std::size_t m = 0; m < features->spec().modalities.size(); ++m) {
     document["modalities"][m]["dtype"] = name_of(features->tap_type(m));
+    for (std::size_t i = 0; i < features->spec().modalities[m].taps.size(); ++i) {
+      if (const std::int64_t time = features->time(m, i); time > 0) document["modalities"][m]["taps"][i]["time"] = time;
+    }
   }
   document["kind"] = "features";
   if (whole.contains("baselines")) document["baselines"] = whole["baselines"];

@@ -1,5 +1,5 @@
-set(fusion_data_sources fusion_data.cpp data_extract.cpp data_import.cpp data_info.cpp data_tables.cpp data_toy.cpp data_train_backbones.cpp)
-set(fusion_data_deps data)
+set(fusion_data_sources fusion_data.cpp data_extract.cpp data_import.cpp data_info.cpp data_inspect.cpp data_tables.cpp data_toy.cpp data_train_backbones.cpp)
+set(fusion_data_deps data model)
 if(TARGET fusion_avmnist)
   list(APPEND fusion_data_sources data_avmnist.cpp)
   list(APPEND fusion_data_deps avmnist)

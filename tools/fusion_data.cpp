@@ -37,5 +37,6 @@ int main(int argc, char** argv) {
   fusion::add_extract_command(app);
   fusion::add_import_command(app);
   fusion::add_info_command(app);
+  fusion::add_inspect_command(app);
   return fusion::run_main("fusion-data", app, argc, argv, [] { return 0; });
 }

@@ -374,6 +374,7 @@ json make_document(const Mnist& mnist, const json& parameters) {
   // Sound: 0 to 255 becomes -1 to 1. Images are centred already (the mean image is not added back): only scaled.
   document["modalities"] = {modality("audio", {1, kSpectrogramSize, kSpectrogramSize}, 127.5, 127.5),
                             modality("image", {1, 28, 28}, 0, 255)};
+  document["modalities"][0]["time_axis"] = -1;  // a spectrogram's columns
   document["labels"] = {{"train", "train_labels.npy"}, {"test", "test_labels.npy"}};
   const auto rows = [](const char* of, std::int64_t begin, std::int64_t end) {
     return json{{"of", of}, {"begin", begin}, {"end", end}};

@@ -1,6 +1,7 @@
 #include "workers/data/extract.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <chrono>
 #include <memory>
@@ -8,6 +9,9 @@
 
 #include "base/error.h"
 #include "model/backbone.h"
+#include "model/staged_backbone.h"
+#include "model/time_axis.h"
+#include "model/torch_compat.h"
 #include "workers/data/extract_lanes.h"
 
 namespace fusion {
@@ -26,8 +30,46 @@ std::string named_from(const fs::path& folder, const fs::path& file) {
 struct Runners {
   fs::path file;
   std::vector<std::unique_ptr<Backbone>> instances;
+  std::vector<std::unique_ptr<StagedBackbone>> staged;  ///< as many, where tokens over time are kept
+  std::vector<std::int64_t> time_axes;                  ///< as ExtractPart's
+  std::vector<std::int64_t> times;      ///< T per tap, 0 without; empty: only pooled taps are wanted
   const Backbone& first() const { return *instances.front(); }
+
+  /// Names and shapes of what a split's file holds.
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> shapes(std::int64_t rows) const {
+    std::vector<std::pair<std::string, std::vector<std::int64_t>>> all;
+    const std::vector<TapSpec>& taps = first().taps();
+    for (const TapSpec& tap : taps) all.push_back({tap.name, {rows, tap.width}});
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      if (times[i] > 0) all.push_back({sequence_name(taps[i].name), {rows, times[i], taps[i].width}});
+    }
+    if (first().classes() > 0) all.push_back({"logits", {rows, first().classes()}});
+    return all;
+  }
 };
+
+/// Opens backbones that give maps, and learns from a row of zeros which of them keep time. Throws ConfigError if none does.
+void find_times(const Dataset& dataset, std::vector<Runners>& runners, int threads) {
+  bool any = false;
+  std::string modalities;
+  for (std::size_t m = 0; m < runners.size(); ++m) {
+    const ModalityManifest& modality = dataset.manifest().modalities[m];
+    modalities += (m == 0 ? "\"" : ", \"") + modality.name + "\"";
+    for (int t = 0; t < threads; ++t) runners[m].staged.push_back(open_staged_backbone(runners[m].file, modality.shape));
+    std::vector<std::int64_t> shape{1};
+    shape.insert(shape.end(), modality.shape.begin(), modality.shape.end());
+    const at::NoGradGuard no_grad;
+    for (const at::Tensor& map : runners[m].staged.front()->forward(at::zeros(shape), false).maps) {
+      const auto axis = time_axis_of(map, modality.time_axis);
+      runners[m].time_axes.push_back(axis.value_or(0));
+      runners[m].times.push_back(axis ? map.size(*axis) : 0);
+      any = any || axis;
+    }
+  }
+  if (any) return;
+  throw ConfigError(dataset.file().string() + ": there is no time to keep: no tap of " + modalities +
+                    " has a time axis behind its channels; name it with \"time_axis\" in dataset.json (-1 for spectrograms)");
+}
 
 std::vector<Runners> open_backbones(const Dataset& dataset, const ExtractOptions& options, int threads) {
   std::vector<std::string> problems;
@@ -66,23 +108,22 @@ std::vector<Runners> open_backbones(const Dataset& dataset, const ExtractOptions
 }
 
 /// Empty tensors for one split's taps and, behind them, logits.
-NamedTensors make_outputs(const Backbone& backbone, std::int64_t rows) {
+NamedTensors make_outputs(const Runners& runners, std::int64_t rows) {
   NamedTensors outputs;
-  const auto options = at::TensorOptions().dtype(c10::kFloat);
-  for (const TapSpec& tap : backbone.taps()) outputs.emplace_back(tap.name, at::empty({rows, tap.width}, options));
-  if (backbone.classes() > 0) outputs.emplace_back("logits", at::empty({rows, backbone.classes()}, options));
+  for (const auto& [name, shape] : runners.shapes(rows)) outputs.emplace_back(name, at::empty(shape, at::TensorOptions().dtype(c10::kFloat)));
   return outputs;
 }
 
 /// What made one file: equal text, equal content.
-std::string key_text(const Dataset& dataset, const ModalityManifest& modality, const Backbone& backbone, const std::string& split,
+std::string key_text(const Dataset& dataset, const ModalityManifest& modality, const Runners& runners, const std::string& split,
                      const ExtractOptions& options) {
   json taps = json::array();
-  for (const TapSpec& tap : backbone.taps()) taps.push_back({tap.name, tap.width});
-  return json{{"backbone", backbone.digest()}, {"dataset", dataset.manifest().digest}, {"modality", modality.name},
+  for (const TapSpec& tap : runners.first().taps()) taps.push_back({tap.name, tap.width});
+  json key = {{"backbone", runners.first().digest()}, {"dataset", dataset.manifest().digest}, {"modality", modality.name},
               {"split", split}, {"taps", taps}, {"pooling", "mean"}, {"batch", options.batch},
-              {"dtype", name_of(options.dtype)}}
-      .dump();
+              {"dtype", name_of(options.dtype)}};
+  if (options.keep == TapKeep::time) key["time"] = {runners.time_axes, runners.times};
+  return key.dump();
 }
 
 /// Finds or makes all of one dataset's feature files: what is there and whole is kept, the other parts go through the lanes in one run
@@ -99,6 +140,7 @@ class Extraction {
     const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
     const int lanes = options_.threads > 0 ? options_.threads : static_cast<int>(cores);
     runners_ = open_backbones(dataset_, options_, lanes);
+    if (options_.keep == TapKeep::time) find_times(dataset_, runners_, lanes);
     describe();
     plan();
     make_parts(lanes);
@@ -111,7 +153,7 @@ class Extraction {
  private:
   const ModalityManifest& modality(std::size_t m) const { return dataset_.manifest().modalities[m]; }
   std::string key(std::size_t m, const std::string& split) const {
-    return key_text(dataset_, modality(m), runners_[m].first(), split, options_);
+    return key_text(dataset_, modality(m), runners_[m], split, options_);
   }
 
   void describe() {
@@ -128,6 +170,7 @@ class Extraction {
       spec.modalities.push_back({from.modalities[m].name, backbone.taps(), backbone.classes() > 0});
       result_.manifest.backbones.push_back(
           {{"kind", backbone.kind()}, {"digest", backbone.digest()}, {"file", named_from(writer_.folder(), runners_[m].file)}});
+      result_.manifest.times.push_back(runners_[m].times);
     }
   }
 
@@ -135,17 +178,15 @@ class Extraction {
   void plan() {
     for (const auto& [split, range] : dataset_.manifest().splits) {
       for (std::size_t m = 0; m < runners_.size(); ++m) {
-        const Backbone& backbone = runners_[m].first();
         const std::int64_t rows = range.rows();
-        std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected;
-        for (const TapSpec& tap : backbone.taps()) expected.push_back({tap.name, {rows, tap.width}});
-        if (backbone.classes() > 0) expected.push_back({"logits", {rows, backbone.classes()}});
-        if (const auto tensors = writer_.find(split, modality(m).name, key(m, split), expected)) {
+        if (const auto tensors = writer_.find(split, modality(m).name, key(m, split), runners_[m].shapes(rows))) {
           keep_logits(m, split, *tensors);
           ++result_.reused;
           continue;
         }
-        ExtractPart& part = parts_.emplace_back(ExtractPart{m, split, 0, rows, make_outputs(backbone, rows), &runners_[m].instances});
+        ExtractPart& part = parts_.emplace_back(ExtractPart{m, split, 0, rows, make_outputs(runners_[m], rows), &runners_[m].instances});
+        if (options_.keep == TapKeep::time) part.staged = &runners_[m].staged;
+        part.time_axes = runners_[m].time_axes;
         part.begin = writer_.restore_rows(split, modality(m).name, key(m, split), part.outputs);
         result_.resumed_rows += part.begin;
       }

@@ -17,6 +17,7 @@ struct ExtractOptions {
   std::filesystem::path out;  ///< folder of features.json; default: features/ beside the dataset
   std::int64_t batch = 64;
   TapType dtype = TapType::f32;  ///< of the stored taps
+  TapKeep keep = TapKeep::pooled;  ///< time: tokens over time beside the pooled taps, where a tap's map has a time axis (model/time_axis.h)
   int threads = 0;            ///< 0: one per core; the bytes do not depend on it
   bool force = false;         ///< make files again that are there
   /// How often rows of a file that is not whole yet are saved: about as much work is lost if the process is killed.
@@ -46,7 +47,8 @@ struct ExtractResult {
 /// was killed in the middle of a file, its saved rows are; the bytes are those of a run that nobody disturbed.
 ///
 /// Backbones run on `threads` threads, one instance each; batches are cut the same whatever their number. Throws ConfigError,
-/// ModelError or DataError: every missing backbone at once; taps or logits that are not finite; logits of another number of classes.
+/// ModelError or DataError: every missing backbone at once; taps or logits that are not finite; logits of another number of classes; time to
+/// be kept where no tap of any modality has it.
 ExtractResult extract_features(const Dataset& dataset, const ExtractOptions& options, const ExtractObserver& observer = {});
 
 }  // namespace fusion

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "model/device.h"
+#include "model/time_axis.h"
+#include "model/torch_compat.h"
 
 namespace fusion {
 
@@ -102,14 +104,31 @@ void ExtractLanes::run_lane(std::size_t lane) {
   Item item;
   while (take(item, lock)) {
     lock.unlock();
-    ExtractPart& part = parts_[item.part];
-    if (!item.batch.defined()) item.batch = dataset_.batch(part.modality, part.split, item.begin, item.end);
-    const BackboneOutput out = (*part.backbones)[lane]->forward(item.batch);
-    for (std::size_t i = 0; i < out.taps.size(); ++i) part.outputs[i].second.slice(0, item.begin, item.end).copy_(out.taps[i]);
-    if (out.logits.defined()) part.outputs.back().second.slice(0, item.begin, item.end).copy_(out.logits);
+    if (!item.batch.defined()) item.batch = dataset_.batch(parts_[item.part].modality, parts_[item.part].split, item.begin, item.end);
+    run_batch(lane, item);
     lock.lock();
     finish(item);
   }
+}
+
+/// Without the mutex: a batch fills rows that are its own.
+void ExtractLanes::run_batch(std::size_t lane, const Item& item) const {
+  ExtractPart& part = parts_[item.part];
+  auto output = part.outputs.begin();
+  const auto fill = [&](const at::Tensor& values) { (output++)->second.slice(0, item.begin, item.end).copy_(values); };
+  if (!part.staged) {
+    const BackboneOutput out = (*part.backbones)[lane]->forward(item.batch);
+    for (const at::Tensor& tap : out.taps) fill(tap);
+    if (out.logits.defined()) fill(out.logits);
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  const BackboneMaps out = (*part.staged)[lane]->forward(item.batch, false);
+  for (const at::Tensor& map : out.maps) fill(pool_tap(map));
+  for (std::size_t i = 0; i < out.maps.size(); ++i) {
+    if (part.time_axes[i] > 0) fill(tokens_of(out.maps[i], part.time_axes[i]));
+  }
+  if (out.logits.defined()) fill(out.logits);
 }
 
 /// With the mutex held.

@@ -15,6 +15,7 @@
 
 #include "model/backbone.h"
 #include "model/flat_tensors.h"
+#include "model/staged_backbone.h"
 #include "workers/data/dataset.h"
 
 namespace fusion {
@@ -24,8 +25,13 @@ struct ExtractPart {
   std::size_t modality = 0;
   std::string split;
   std::int64_t begin = 0, rows = 0;  ///< rows [begin, rows) are to be made
-  NamedTensors outputs;              ///< float32 [rows, width]: the taps, and logits behind them if there are any; filled by the lanes
+  /// float32, filled by the lanes: the taps [rows, width], the tokens over time [rows, T, width] of those that have a time axis, and
+  /// logits at the end if there are any.
+  NamedTensors outputs;
   const std::vector<std::unique_ptr<Backbone>>* backbones = nullptr;  ///< one per lane
+  /// Tokens over time are wanted, too: one per lane, in place of `backbones`; and per tap the axis of its map [B, C, ...] that is time, 0 without.
+  const std::vector<std::unique_ptr<StagedBackbone>>* staged = nullptr;
+  std::vector<std::int64_t> time_axes = {};
 };
 
 /// Sends parts through their backbones: as many lanes as there are cores, each a thread of its own with its own instance of every
@@ -69,6 +75,7 @@ class ExtractLanes {
   bool take_undecoded(Item& item);
   bool take(Item& item, std::unique_lock<std::mutex>& lock);
   void finish(const Item& item);
+  void run_batch(std::size_t lane, const Item& item) const;
 
   // Constant after construction.
   const Dataset& dataset_;

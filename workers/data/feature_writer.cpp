@@ -194,7 +194,9 @@ std::int64_t FeatureWriter::restore_rows(const std::string& split, const std::st
       if (!opened) continue;
       for (const auto& [name, tensor] : tensors) {
         const TensorView& view = opened->at(name);
-        if (view.shape != std::vector<std::int64_t>{saved.end - saved.begin, tensor.size(1)}) throw DataError(saved.file.string());
+        std::vector<std::int64_t> shape = tensor.sizes().vec();
+        shape.front() = saved.end - saved.begin;
+        if (view.shape != shape) throw DataError(saved.file.string());
         tensor.slice(0, saved.begin, saved.end).copy_(map_tensor(view));
       }
       there = saved.end;
@@ -254,6 +256,9 @@ std::string write_feature_manifest(const std::filesystem::path& folder, const Fe
   for (std::size_t m = 0; m < manifest.backbones.size(); ++m) {
     document["modalities"][m]["backbone"] = manifest.backbones[m];
     document["modalities"][m]["dtype"] = name_of(manifest.tap_type);
+    for (std::size_t i = 0; !manifest.times.empty() && i < manifest.times[m].size(); ++i) {
+      if (manifest.times[m][i] > 0) document["modalities"][m]["taps"][i]["time"] = manifest.times[m][i];
+    }
   }
   for (const auto& [split, files] : manifest.files) {
     json modalities = json::array();

@@ -82,6 +82,7 @@ struct FeatureManifest {
   std::string dataset_digest;
   std::string source;  ///< the dataset.json, relative to the manifest's folder; empty: imported, retraining cannot read inputs
   TapType tap_type = TapType::f32;        ///< of every modality
+  std::vector<std::vector<std::int64_t>> times;  ///< [m][tap]: T of the stored tokens, 0 without; empty: none at all
   /// Per modality: kind and digest, figures for people, and `file`, relative to the manifest's folder, for retraining.
   std::vector<nlohmann::json> backbones;
   Baselines baselines;

@@ -34,7 +34,8 @@ NamedFile read_named_file(JsonReader& reader) {
 
 /// What a manifest says beyond its head.
 struct Storage {
-  std::vector<TapType> tap_types;  ///< [m]
+  std::vector<TapType> tap_types;                ///< [m]
+  std::vector<std::vector<std::int64_t>> times;  ///< [m][tap], 0 for a tap without tokens over time
   std::map<std::string, SplitFiles> files;
 };
 
@@ -45,6 +46,8 @@ Storage read_storage(const std::filesystem::path& manifest, const DatasetSpec& s
   Storage storage;
   for (JsonReader& modality : reader.list("modalities", true)) {
     storage.tap_types.push_back(modality.choice<TapType>("dtype", TapType::f32));
+    auto& times = storage.times.emplace_back();
+    for (JsonReader& tap : modality.list("taps", true)) times.push_back(tap.integer("time", 0, 1 << 24, 0));
   }
   JsonReader files = reader.object("files", true);
   for (const auto& [split, rows] : spec.rows) {
@@ -76,11 +79,12 @@ class SplitOpener {
     split_.rows = rows;
   }
 
-  FeatureSplit open(const SplitFiles& files, const std::vector<TapType>& tap_types) {
+  FeatureSplit open(const SplitFiles& files, const Storage& storage) {
     split_.taps.resize(spec_.modalities.size());
+    split_.sequences.resize(spec_.modalities.size());
     split_.logits.resize(spec_.modalities.size());
     guarded([&] { open_labels(files.labels); });
-    for (std::size_t m = 0; m < spec_.modalities.size(); ++m) guarded([&] { open_modality(files.modalities[m], tap_types[m], m); });
+    for (std::size_t m = 0; m < spec_.modalities.size(); ++m) guarded([&] { open_modality(files.modalities[m], storage, m); });
     return std::move(split_);
   }
 
@@ -118,23 +122,31 @@ class SplitOpener {
     split_.labels = map_tensor(view);
   }
 
-  void open_modality(const NamedFile& named, TapType type, std::size_t m) {
+  void open_modality(const NamedFile& named, const Storage& storage, std::size_t m) {
     const SafetensorsFile file = verified(named);
     const ModalitySpec& modality = spec_.modalities[m];
-    const DType dtype = type == TapType::bf16 ? DType::bf16 : DType::f32;
-    for (const TapSpec& tap : modality.taps) guarded([&] { split_.taps[m].push_back(matrix(file, tap.name, dtype, tap.width)); });
-    if (modality.has_logits) split_.logits[m] = matrix(file, "logits", DType::f32, spec_.classes);
+    const DType dtype = storage.tap_types[m] == TapType::bf16 ? DType::bf16 : DType::f32;
+    split_.sequences[m].resize(modality.taps.size());
+    for (std::size_t i = 0; i < modality.taps.size(); ++i) {
+      const TapSpec& tap = modality.taps[i];
+      guarded([&] { split_.taps[m].push_back(checked(file, tap.name, dtype, {split_.rows, tap.width})); });
+      const std::int64_t time = storage.times[m][i];
+      if (time == 0) continue;
+      guarded([&] { split_.sequences[m][i] = checked(file, sequence_name(tap.name), dtype, {split_.rows, time, tap.width}); });
+    }
+    if (modality.has_logits) split_.logits[m] = checked(file, "logits", DType::f32, {split_.rows, spec_.classes});
   }
 
-  at::Tensor matrix(const SafetensorsFile& file, const std::string& name, DType dtype, std::int64_t width) const {
+  at::Tensor checked(const SafetensorsFile& file, const std::string& name, DType dtype, const std::vector<std::int64_t>& shape) const {
     const TensorView& view = file.at(name);
     const std::string subject = file.path().string() + ": tensor \"" + name + "\"";
-    if (view.dtype != dtype || view.shape != std::vector<std::int64_t>{split_.rows, width}) {
-      throw DataError(subject + ": expected " + std::string(name_of(dtype)) + " of shape " + shape_text({split_.rows, width}) + ", got " +
+    if (view.dtype != dtype || view.shape != shape) {
+      throw DataError(subject + ": expected " + std::string(name_of(dtype)) + " of shape " + shape_text(shape) + ", got " +
                       std::string(name_of(view.dtype)) + " of shape " + shape_text(view.shape));
     }
     if (const auto at = first_not_finite(view)) {
-      throw DataError(subject + ": row " + std::to_string(*at / width) + ", column " + std::to_string(*at % width) +
+      const std::int64_t numbers = view.count() / split_.rows;
+      throw DataError(subject + ": row " + std::to_string(*at / numbers) + ", column " + std::to_string(*at % numbers) +
                       " is not a finite number");
     }
     return map_tensor(view);
@@ -148,6 +160,8 @@ class SplitOpener {
 
 }  // namespace
 
+std::string sequence_name(const std::string& tap) { return tap + "@time"; }
+
 std::shared_ptr<const FeatureSet> FeatureSet::open(const std::filesystem::path& manifest, const std::string& expected_digest) {
   const auto set = std::make_shared<FeatureSet>();
   std::vector<std::string> problems;
@@ -160,9 +174,10 @@ std::shared_ptr<const FeatureSet> FeatureSet::open(const std::filesystem::path& 
     }
     const Storage storage = read_storage(path, set->spec_);
     set->tap_types_ = storage.tap_types;
+    set->times_ = storage.times;
     for (const auto& [split, of_split] : storage.files) {
       SplitOpener opener(path.parent_path(), set->spec_, set->spec_.rows.at(split), problems);
-      set->splits_[split] = opener.open(of_split, storage.tap_types);
+      set->splits_[split] = opener.open(of_split, storage);
     }
   } catch (const ConfigError& error) {
     throw DataError(error.what());

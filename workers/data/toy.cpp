@@ -157,7 +157,7 @@ std::string make_toy(const std::filesystem::path& out, const ToyOptions& options
       {"class_names", {"0 same", "0 other", "2 same", "2 other", "4 same", "4 other"}},
       {"parameters", {{"seed", options.seed}, {"rows", {options.train, options.dev, options.test}}}},
       {"modalities",
-       {{{"name", "audio"}, {"shape", {1, kSoundSide, kSoundSide}}, {"mean", 127.5}, {"std", 127.5}, {"files", nlohmann::json::object()}},
+       {{{"name", "audio"}, {"shape", {1, kSoundSide, kSoundSide}}, {"mean", 127.5}, {"std", 127.5}, {"time_axis", -1}, {"files", nlohmann::json::object()}},
         {{"name", "image"}, {"shape", {1, kImageSide, kImageSide}}, {"mean", 127.5}, {"std", 127.5}, {"files", nlohmann::json::object()}}}}};
   std::int64_t done = 0;
   const auto row_done = [&] {

@@ -23,7 +23,7 @@ struct MultiplyAdds {
 /// open_backbone on the CPU runs kernels of ours that are no operators: count its LeNet. Counts what the calling thread runs.
 MultiplyAdds count_multiply_adds(const std::function<void()>& work);
 
-/// Median time of `forward`, milliseconds, over `repeats` runs after some to warm up, on one thread (the calling thread's LibTorch setting is put back).
+/// Median time of `forward`, milliseconds, over `repeats` runs after some to warm up, on one thread (LibTorch's setting is put back).
 /// For a device that works on its own `forward` has to wait for its result: it should end by reading a number.
 double median_latency_ms(const std::function<void()>& forward, int repeats = 50);
 

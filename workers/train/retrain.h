@@ -21,7 +21,8 @@ struct RetrainContext {
   /// may have been lost with the process.
   std::function<void(const RetrainingEpoch&)> on_epoch;
   std::function<void(const RetrainingProgress&)> on_progress;  ///< some times a second
-  /// Writes a model in another format into the folder, under the name `export_name`; listed with the artifacts. May be empty.
+  /// Writes a model in another format into the folder, under the name `export_name`; listed with the artifacts. Not called for a model
+  /// without backbones (imported features). May be empty; workers/train/export_model.h has one.
   std::function<void(const RetrainedModel&, const nlohmann::json& metadata, const std::filesystem::path& file)> export_model;
   std::string export_name = "model.pt";
 };

@@ -56,7 +56,7 @@ std::vector<Artifact> write_artifacts(const RetrainedModel& model, const Retrain
   lasting.erase("evaluation");
   write_tensors(folder / "model.safetensors", model.tensors(), {{"format", "fusiond-retrained-1"}, {"model", lasting.dump()}});
   std::vector<Artifact> artifacts{artifact_of(folder / "model.safetensors")};
-  if (context.export_model) {
+  if (context.export_model && model.has_backbones()) {
     context.export_model(model, document, folder / context.export_name);
     artifacts.push_back(artifact_of(folder / context.export_name));
   }
