@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
     }
     prepare_training_thread();
     WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
-    WorkerClient(options, [&trainer](PackSession& session) { trainer(session); }).run();
+    WorkerClient(options, [&trainer](PackSession& session) { trainer(session); }, refuse_to_retrain).run();
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
     logger("worker")->info("worker ended max_rss_mb={}", usage.ru_maxrss / 1024);
