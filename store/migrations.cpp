@@ -261,7 +261,132 @@ FROM studies AS s LEFT JOIN trials AS t ON t.study_id = s.id
 GROUP BY s.id ORDER BY s.id;
 )sql";
 
-constexpr std::array<std::string_view, 2> kMigrations{kSchema1, kSchema2};
+// Retrainings: found configurations trained again, with epochs and files of their own.
+constexpr std::string_view kSchema3 = R"sql(
+CREATE TABLE retrainings (         -- a found configuration trained again
+  id             INTEGER PRIMARY KEY,
+  study_id       INTEGER REFERENCES studies (id),           -- where it was found; NULL: it came with an exported file
+  trial_id       INTEGER REFERENCES trials (id),            -- likewise
+  origin         TEXT    NOT NULL CHECK (json_valid(origin)),  -- study and trial as they were then, or what the file said of them
+  architecture   TEXT    NOT NULL,                          -- triplets, first step first
+  steps          INTEGER NOT NULL CHECK (steps >= 1),
+  dataset        TEXT    NOT NULL,                          -- its name
+  dataset_digest TEXT    NOT NULL,                          -- SHA-256 of the feature manifest
+  dataset_path   TEXT    NOT NULL,                          -- the feature manifest, absolute
+  dataset_spec   TEXT    NOT NULL CHECK (json_valid(dataset_spec)),  -- modalities, taps, classes, rows
+  head           TEXT    NOT NULL CHECK (head IN ('linear', 'mmtm', 'bert', 'mean', 'concatenation', 'lstm', 'nonlocal')),
+  options        TEXT    NOT NULL CHECK (json_valid(options)),  -- every option, defaults filled in
+  seed           INTEGER NOT NULL CHECK (seed BETWEEN 0 AND 9007199254740991),
+  priority       INTEGER NOT NULL,
+  retries        INTEGER NOT NULL CHECK (retries >= 0),
+  state          TEXT    NOT NULL CHECK (state IN ('queued', 'leased', 'paused', 'completed', 'failed', 'cancelled')),
+  attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),  -- begun so far
+  failures       INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),  -- ended failed or oom
+  scored_attempt INTEGER,                                   -- which attempt gave the score
+  dev_score      REAL CHECK (dev_score BETWEEN 0 AND 1),    -- the metric on dev, best epoch
+  test_score     REAL CHECK (test_score BETWEEN 0 AND 1),   -- looked at once, at the end; NULL without a test split
+  best_epoch     INTEGER,                                   -- from 1, over both phases; 0 if no epoch beat a score of 0
+  train_loss     REAL,                                      -- mean over the last epoch
+  train_s        REAL,                                      -- over all attempts
+  parameters     INTEGER,                                   -- of the whole model, backbones included
+  trained_parameters INTEGER,
+  batch          INTEGER,                                   -- rows at once that memory allowed
+  evaluation     TEXT CHECK (evaluation IS NULL OR json_valid(evaluation)),  -- per split: accuracy, F1, confusion matrix, classes; latency
+  error          TEXT    NOT NULL DEFAULT '',               -- of the last attempt that failed
+  folder         TEXT    NOT NULL,                          -- absolute; checkpoint and artifacts
+  created_ms     INTEGER NOT NULL,
+  updated_ms     INTEGER NOT NULL,
+  ended_ms       INTEGER,                                   -- NULL while not final
+  FOREIGN KEY (id, scored_attempt) REFERENCES retraining_attempts (retraining_id, attempt),
+  CHECK ((study_id IS NULL) = (trial_id IS NULL)),
+  CHECK ((ended_ms IS NULL) = (state IN ('queued', 'leased', 'paused'))),
+  CHECK ((dev_score IS NULL) = (state <> 'completed')),
+  CHECK ((scored_attempt IS NULL) = (dev_score IS NULL)),
+  CHECK ((evaluation IS NULL) = (dev_score IS NULL))
+) STRICT;
+CREATE INDEX retrainings_best  ON retrainings (dev_score DESC, id) WHERE dev_score IS NOT NULL;
+CREATE INDEX retrainings_open  ON retrainings (id) WHERE ended_ms IS NULL;
+CREATE INDEX retrainings_trial ON retrainings (trial_id);
+CREATE TRIGGER retrainings_final BEFORE UPDATE ON retrainings WHEN OLD.ended_ms IS NOT NULL
+BEGIN
+  SELECT RAISE (ABORT, 'a retraining that ended never changes');
+END;
+
+CREATE TABLE retraining_attempts ( -- each time a retraining was leased to a worker
+  retraining_id INTEGER NOT NULL REFERENCES retrainings (id),
+  attempt       INTEGER NOT NULL CHECK (attempt >= 1),
+  worker_id     INTEGER REFERENCES workers (id),
+  outcome       TEXT CHECK (outcome IN ('completed', 'failed', 'oom', 'preempted', 'lost', 'cancelled')),  -- NULL: open
+  error         TEXT    NOT NULL DEFAULT '',
+  device        TEXT    NOT NULL DEFAULT '',
+  code_version  TEXT    NOT NULL DEFAULT '',
+  torch_version TEXT    NOT NULL DEFAULT '',
+  started_ms    INTEGER NOT NULL,
+  ended_ms      INTEGER,
+  PRIMARY KEY (retraining_id, attempt),
+  CHECK ((outcome IS NULL) = (ended_ms IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX retraining_attempts_open ON retraining_attempts (retraining_id) WHERE outcome IS NULL;
+
+CREATE TABLE retraining_epochs (   -- what an attempt reported after each pass over the train split; a repeated epoch is of another attempt
+  retraining_id INTEGER NOT NULL,
+  attempt       INTEGER NOT NULL,
+  epoch         INTEGER NOT NULL CHECK (epoch >= 1),  -- over both phases
+  phase         INTEGER NOT NULL CHECK (phase IN (1, 2)),  -- 1: fusion part only
+  train_loss    REAL,
+  dev_loss      REAL,
+  dev_score     REAL,
+  learning_rate REAL,              -- after the epoch's last step
+  seconds       REAL,
+  rows_per_s    REAL,
+  at_ms         INTEGER NOT NULL,
+  PRIMARY KEY (retraining_id, attempt, epoch),
+  FOREIGN KEY (retraining_id, attempt) REFERENCES retraining_attempts (retraining_id, attempt)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE artifacts (           -- files that a completed retraining made
+  retraining_id INTEGER NOT NULL REFERENCES retrainings (id),
+  name          TEXT    NOT NULL CHECK (name <> '' AND instr(name, '/') = 0),
+  path          TEXT    NOT NULL,  -- absolute, as the worker wrote it
+  bytes         INTEGER NOT NULL CHECK (bytes >= 0),
+  sha256        TEXT    NOT NULL CHECK (length(sha256) = 64),
+  PRIMARY KEY (retraining_id, name)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER artifacts_final BEFORE UPDATE ON artifacts
+BEGIN
+  SELECT RAISE (ABORT, 'an artifact never changes');
+END;
+
+ALTER TABLE events ADD COLUMN retraining_id INTEGER;
+
+CREATE VIEW retrainings_board AS   -- the best first, then those without a score, the latest first
+SELECT coalesce(s.name, json_extract(r.origin, '$.study.name'), '') AS study, r.trial_id AS trial, r.head, r.state,
+       round(r.dev_score, 4) AS dev_score, round(r.test_score, 4) AS test_score, r.parameters, r.trained_parameters,
+       (SELECT count(DISTINCT e.epoch) FROM retraining_epochs AS e WHERE e.retraining_id = r.id) AS epochs, r.best_epoch,
+       round(r.train_s, 1) AS seconds, json_extract(r.options, '$.width') AS width, json_extract(r.options, '$.finetune') AS finetune,
+       r.architecture, r.dataset, r.attempts, r.error, r.id AS retraining, datetime(r.created_ms / 1000, 'unixepoch') AS created,
+       datetime(r.ended_ms / 1000, 'unixepoch') AS ended, r.study_id
+FROM retrainings AS r LEFT JOIN studies AS s ON s.id = r.study_id
+ORDER BY r.dev_score DESC NULLS LAST, CASE WHEN r.dev_score IS NULL THEN -r.id ELSE r.id END;
+
+CREATE VIEW retraining_curves AS   -- learning curves; counts is 1 for the last attempt that trained the epoch
+SELECT e.retraining_id AS retraining, r.head, e.attempt, e.epoch, e.phase, round(e.train_loss, 6) AS train_loss,
+       round(e.dev_loss, 6) AS dev_loss, round(e.dev_score, 4) AS dev_score, e.learning_rate, round(e.seconds, 3) AS seconds,
+       round(e.rows_per_s, 1) AS rows_per_s,
+       NOT EXISTS (SELECT 1 FROM retraining_epochs AS later WHERE later.retraining_id = e.retraining_id AND later.epoch = e.epoch
+                   AND later.attempt > e.attempt) AS counts
+FROM retraining_epochs AS e JOIN retrainings AS r ON r.id = e.retraining_id
+ORDER BY e.retraining_id, e.epoch, e.attempt;
+
+CREATE VIEW retraining_attempts_log AS  -- every attempt at every retraining; outcome is 'running' while it is open
+SELECT a.retraining_id AS retraining, r.head, a.attempt, coalesce(a.outcome, 'running') AS outcome, r.state AS retraining_state,
+       w.name AS worker, w.host, a.error, a.device, a.code_version, a.torch_version,
+       datetime(a.started_ms / 1000, 'unixepoch') AS started, round((a.ended_ms - a.started_ms) / 1000.0, 2) AS seconds
+FROM retraining_attempts AS a JOIN retrainings AS r ON r.id = a.retraining_id LEFT JOIN workers AS w ON w.id = a.worker_id
+ORDER BY a.retraining_id, a.attempt;
+)sql";
+
+constexpr std::array<std::string_view, 3> kMigrations{kSchema1, kSchema2, kSchema3};
 
 void note(Database& database, std::string_view key, const std::string& value) {
   Statement(database, "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")

@@ -6,36 +6,14 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/json_reader.h"
 #include "base/log.h"
-#include "store/database.h"
-#include "store/database_lock.h"
 #include "store/migrations.h"
-#include "store/statement.h"
-#include "store/transaction.h"
+#include "store/store_impl.h"
 
 namespace fusion {
 namespace {
 
 constexpr const char* kMemory = ":memory:";
-// At a clean end: how long to wait for readers before the log is left beside the file (which is harmless).
-constexpr std::int64_t kCloseBusyMs = 1000;
-
-/// Reads a stored spec back. It was checked when it was submitted, so a problem means that the file was edited by hand.
-template <typename Spec>
-Spec spec_from_text(const std::string& text, const std::string& where) {
-  try {
-    const nlohmann::json document = parse_json(text, where);
-    JsonProblems problems;
-    JsonReader reader(document, where, problems);
-    Spec spec = Spec::read(reader);
-    problems.throw_if_any();
-    return spec;
-  } catch (const ConfigError& error) {
-    throw StoreError(error.what());
-  }
-}
-
 constexpr std::string_view kStudyColumns =
     "SELECT id, spec, dataset_spec, dataset_path, state, error, created_ms, updated_ms FROM studies ";
 
@@ -89,53 +67,7 @@ Trial read_trial(const Statement& row) {
   return trial;
 }
 
-/// What finish() has to know of a trial before it decides.
-struct Current {
-  StudyId study;
-  std::int64_t ask_index = 0;
-  TrialState state = TrialState::queued;
-  int attempt = 0;
-  int failures = 0;
-  int retries = 0;
-};
-
 }  // namespace
-
-struct Store::Impl {
-  Impl(const std::string& path, const Clock& clock_)
-      : clock(&clock_), lock(lock_for(path)), database(path, Database::Access::create), statements(database) {}
-  ~Impl() { database.checkpoint(kCloseBusyMs); }
-
-  static DatabaseLock lock_for(const std::string& path);
-  std::int64_t set_up();
-
-  /// Runs `work` wholly or not at all: a transaction, or a savepoint inside a group.
-  template <typename Work>
-  auto atomically(Work work);
-  void require_open_group();
-
-  std::optional<Current> current(TrialId trial);
-  std::optional<Outcome> ended_as(TrialId trial, int attempt, bool& exists);
-  void require_next(StudyId study, std::span<const NewTrial> trials);
-  std::int64_t next_told_index(StudyId study);
-  void end_attempt(const TrialOutcome& outcome);
-  void cancel_open_attempt(TrialId trial, const std::string& why);
-  void complete(const TrialOutcome& outcome, std::int64_t told_index);
-  void end_trial(const TrialOutcome& outcome, TrialState state, std::optional<std::int64_t> told_index, int failures);
-  FinishResult finish(const TrialOutcome& outcome);
-  void finish_scored(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result);
-  void finish_otherwise(const TrialOutcome& outcome, const Current& trial, FinishResult& result);
-  void note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text);
-  void add_event(const Event& event);
-  void cancel_trials(StudyId study);
-
-  const Clock* clock;
-  DatabaseLock lock;
-  Database database;
-  StatementCache statements;
-  std::vector<Transaction> groups;  ///< open groups, outermost first
-  std::string lost_cause;           ///< the error with which SQLite undid the open group by itself
-};
 
 // ---- opening
 
@@ -184,25 +116,6 @@ Store::~Store() = default;
 void Store::Impl::require_open_group() {
   if (groups.empty() || database.in_transaction()) return;
   throw StoreError(database.path() + ": SQLite undid the whole group of changes, nothing of it is stored: " + lost_cause);
-}
-
-template <typename Work>
-auto Store::Impl::atomically(Work work) {
-  require_open_group();
-  try {
-    Transaction transaction(database, groups.empty() ? Transaction::Kind::write : Transaction::Kind::savepoint);
-    if constexpr (std::is_void_v<decltype(work())>) {
-      work();
-      transaction.commit();
-    } else {
-      auto result = work();
-      transaction.commit();
-      return result;
-    }
-  } catch (const StoreError& error) {
-    if (!groups.empty() && !database.in_transaction()) lost_cause = error.what();
-    throw;
-  }
 }
 
 void Store::begin_group() {
@@ -447,7 +360,7 @@ FinishResult Store::finish(const TrialOutcome& outcome) {
 
 FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
   FinishResult result;
-  const std::optional<Current> trial = current(outcome.trial);
+  const std::optional<CurrentTrial> trial = current(outcome.trial);
   if (!trial) {
     note_late(outcome, StudyId{}, false, "trial " + to_string(outcome.trial) + " is unknown");
     return result;
@@ -474,7 +387,7 @@ FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
   return result;
 }
 
-void Store::Impl::finish_scored(const TrialOutcome& outcome, const Current& trial, bool late, FinishResult& result) {
+void Store::Impl::finish_scored(const TrialOutcome& outcome, const CurrentTrial& trial, bool late, FinishResult& result) {
   if (!outcome.score || !(outcome.score->dev_score >= 0 && outcome.score->dev_score <= 1)) {
     throw StoreError(database.path() + ": trial " + to_string(outcome.trial) + " attempt " +
                      std::to_string(outcome.attempt) + ": outcome " + std::string(name_of(outcome.outcome)) +
@@ -491,7 +404,7 @@ void Store::Impl::finish_scored(const TrialOutcome& outcome, const Current& tria
   result.state = TrialState::completed;
 }
 
-void Store::Impl::finish_otherwise(const TrialOutcome& outcome, const Current& trial, FinishResult& result) {
+void Store::Impl::finish_otherwise(const TrialOutcome& outcome, const CurrentTrial& trial, FinishResult& result) {
   int failures = trial.failures;
   TrialState next = TrialState::queued;
   switch (outcome.outcome) {
@@ -515,12 +428,12 @@ void Store::Impl::finish_otherwise(const TrialOutcome& outcome, const Current& t
   result.told_index = told_index.value_or(-1);
 }
 
-std::optional<Current> Store::Impl::current(TrialId trial) {
+std::optional<CurrentTrial> Store::Impl::current(TrialId trial) {
   const auto row = statements.use(
       "SELECT t.study_id, t.ask_index, t.state, t.attempts, t.failures, s.retries"
       " FROM trials AS t JOIN studies AS s ON s.id = t.study_id WHERE t.id = ?1");
   if (!row->bind(trial).step()) return std::nullopt;
-  return Current{StudyId{row->integer(0)},
+  return CurrentTrial{StudyId{row->integer(0)},
                  row->integer(1),
                  row->choice<TrialState>(2),
                  static_cast<int>(row->integer(3)),
@@ -634,8 +547,9 @@ void Store::add_event(const Event& event) {
 
 void Store::Impl::add_event(const Event& event) {
   statements
-      .use("INSERT INTO events (at_ms, kind, study_id, trial_id, worker_id, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
-      ->bind(clock->unix_ms(), event.kind, event.study, event.trial, event.worker, event.text)
+      .use("INSERT INTO events (at_ms, kind, study_id, trial_id, worker_id, text, retraining_id)"
+           " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
+      ->bind(clock->unix_ms(), event.kind, event.study, event.trial, event.worker, event.text, event.retraining)
       .run();
 }
 

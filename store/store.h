@@ -13,6 +13,7 @@
 #include "space/dataset_spec.h"
 #include "space/study.h"
 #include "space/trial.h"
+#include "store/retraining_records.h"
 
 namespace fusion {
 
@@ -80,6 +81,7 @@ struct Event {
   TrialId trial;
   WorkerId worker;
   std::string text;
+  RetrainingId retraining{};
 };
 
 /// The one writing connection to the database (WAL, synchronous=FULL, foreign keys on).
@@ -88,7 +90,7 @@ struct Event {
 /// inside the group of `GroupCommit`. State changes are conditional and say whether they took effect. Throws StoreError with
 /// SQLite's words and the file's name; after a throw nothing of that call is stored.
 ///
-/// The one event that the store adds by itself is `result_late`: an outcome that came too late, dropped or still welcome. All
+/// The one event that the store adds by itself is `result_late`: a result that came too late, dropped or still welcome. All
 /// other events are the callers'.
 class Store {
  public:
@@ -134,6 +136,33 @@ class Store {
   int requeue_leased();
   std::vector<Trial> trials(StudyId study) const;  ///< by ask_index
   std::optional<Trial> trial(TrialId id) const;
+
+  // ---- retrainings (store/store_retrainings.cpp)
+  /// Adds a queued one, with a folder of its own below `artifacts` whose name no other retraining of any database has; the folder is not
+  /// made. Throws StoreError for a trial or study that is unknown.
+  RetrainingRecord create_retraining(const NewRetraining& retraining);
+  std::optional<RetrainingRecord> retraining(RetrainingId id) const;
+  std::vector<RetrainingRecord> open_retrainings() const;  ///< those that are not final, by id
+  /// queued -> leased, as `lease`; nullopt also while an older attempt has not ended (it was paused, told to stop, and resumed).
+  std::optional<int> lease_retraining(RetrainingId id, WorkerId worker);
+  /// As `readopt`.
+  bool readopt_retraining(RetrainingId id, int attempt, WorkerId worker);
+  /// False (and nothing stored) if that epoch of that attempt is there already, or the retraining or attempt is unknown.
+  bool add_retraining_epoch(RetrainingId id, int attempt, const RetrainingEpoch& epoch);
+  /// Ends an attempt. completed: from the last attempt that was begun, also if it was thought lost, while the retraining is not final;
+  /// one that was paused meanwhile is completed too. An older attempt is never believed: attempts share a folder, and the files there are
+  /// not its own any more. Other outcomes: only from an attempt that is open. failed and oom count against `retries`: queued again, or
+  /// failed. preempted and lost: queued again. One that was paused stays paused in all these cases. cancelled: cancelled. Throws
+  /// StoreError for completed without a score that can be stored.
+  RetrainingFinish finish_retraining(const RetrainingOutcome& outcome);
+  /// queued | leased -> paused. An attempt that is open stays so until its worker has given it back.
+  RetrainingChange pause_retraining(RetrainingId id);
+  /// paused -> queued.
+  RetrainingChange resume_retraining(RetrainingId id);
+  /// queued | leased | paused -> cancelled; an open attempt ends cancelled.
+  RetrainingChange cancel_retraining(RetrainingId id);
+  /// On start: open attempts end as lost, what was leased is queued again. Returns how many attempts.
+  int requeue_leased_retrainings();
 
   // ---- the rest
   /// A fit that is there already stays as it is: a strategy that is replayed reports its fits again.

@@ -354,6 +354,53 @@ json StoreReader::best(StudyId study, std::int64_t top) const {
   return trials(study, {std::nullopt, TrialQuery::Order::best, top, 0});
 }
 
+// ---- retrainings
+
+namespace {
+
+constexpr std::string_view kRetrainingColumns =
+    "SELECT r.id, r.study_id AS study, coalesce(s.name, json_extract(r.origin, '$.study.name')) AS study_name, r.trial_id AS trial,"
+    " r.architecture, r.steps, r.dataset, r.dataset_digest, r.head, r.seed, r.priority, r.retries, r.state, r.attempts, r.failures,"
+    " r.dev_score, r.test_score, r.best_epoch, r.train_loss, r.train_s, r.parameters, r.trained_parameters, r.batch, r.error,"
+    " (SELECT max(epoch) FROM retraining_epochs AS e WHERE e.retraining_id = r.id) AS last_epoch,"
+    " json_extract(r.options, '$.fusion_epochs') + json_extract(r.options, '$.epochs') AS total_epochs,"
+    " r.created_ms, r.updated_ms, r.ended_ms, r.options";
+constexpr std::string_view kRetrainingTables = " FROM retrainings AS r LEFT JOIN studies AS s ON s.id = r.study_id ";
+
+}  // namespace
+
+json StoreReader::retrainings(const RetrainingQuery& query) const {
+  static const std::string sql = std::string(kRetrainingColumns) + std::string(kRetrainingTables) +
+                                 "WHERE (?1 IS NULL OR r.state = ?1) AND (?2 IS NULL OR r.head = ?2) AND (?3 IS NULL OR r.study_id = ?3)"
+                                 " AND (?4 IS NULL OR r.trial_id = ?4) ";
+  const auto row = impl_->statements.use(
+      sql + (query.best ? "AND r.dev_score IS NOT NULL ORDER BY r.dev_score DESC, r.id " : "ORDER BY r.id DESC ") + "LIMIT ?5 OFFSET ?6");
+  row->bind(query.state, query.head, query.study, query.trial, std::max<std::int64_t>(query.limit, 0), query.offset);
+  return rows_of(*row, {"architecture", "options"});
+}
+
+std::optional<json> StoreReader::retraining(RetrainingId id) const {
+  static const std::string sql = std::string(kRetrainingColumns) + ", r.origin AS lineage, r.dataset_path, r.dataset_spec, r.folder,"
+                                 " r.evaluation, r.scored_attempt" + std::string(kRetrainingTables) + "WHERE r.id = ?1";
+  const Transaction snapshot(impl_->database, Transaction::Kind::read);
+  const auto row = impl_->statements.use(sql);
+  if (!row->bind(id).step()) return std::nullopt;
+  json retraining = object_of(*row, {"architecture", "options", "lineage", "dataset_spec", "evaluation"});
+  const auto attempts = impl_->statements.use(
+      "SELECT a.attempt, a.worker_id AS worker, w.name AS worker_name, a.outcome, a.error, a.device, a.code_version, a.torch_version,"
+      " a.started_ms, a.ended_ms FROM retraining_attempts AS a LEFT JOIN workers AS w ON w.id = a.worker_id"
+      " WHERE a.retraining_id = ?1 ORDER BY a.attempt");
+  retraining["attempt_log"] = rows_of(attempts->bind(id));
+  const auto epochs = impl_->statements.use(
+      "SELECT attempt, epoch, phase, train_loss, dev_loss, dev_score, learning_rate, seconds, rows_per_s FROM retraining_epochs"
+      " WHERE retraining_id = ?1 ORDER BY attempt, epoch");
+  retraining["epochs"] = rows_of(epochs->bind(id));
+  const auto artifacts =
+      impl_->statements.use("SELECT name, path, bytes, sha256 FROM artifacts WHERE retraining_id = ?1 ORDER BY name");
+  retraining["artifacts"] = rows_of(artifacts->bind(id));
+  return retraining;
+}
+
 // ---- the rest
 
 json StoreReader::fits(StudyId study) const {
@@ -372,7 +419,8 @@ json StoreReader::workers() const {
 
 json StoreReader::events(std::optional<StudyId> study, std::int64_t after_id, std::int64_t limit) const {
   std::string sql =
-      "SELECT id, at_ms, kind, study_id AS study, trial_id AS trial, worker_id AS worker, text FROM events WHERE id > ?1 ";
+      "SELECT id, at_ms, kind, study_id AS study, trial_id AS trial, worker_id AS worker,"
+      " retraining_id AS retraining, text FROM events WHERE id > ?1 ";
   if (study) sql += "AND study_id = ?3 ";
   const auto row = impl_->statements.use(sql + "ORDER BY id LIMIT ?2");
   const std::int64_t most = std::max<std::int64_t>(limit, 0);

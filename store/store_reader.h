@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/id.h"
+#include "space/retraining.h"
 #include "space/trial.h"
 #include "store/store.h"
 
@@ -17,6 +18,15 @@ namespace fusion {
 struct TrialQuery {
   std::optional<TrialState> state;
   enum class Order { asked, ended, best } order = Order::asked;
+  std::int64_t limit = 100, offset = 0;
+};
+
+struct RetrainingQuery {
+  std::optional<RetrainingState> state;
+  std::optional<HeadKind> head;
+  std::optional<StudyId> study;
+  std::optional<TrialId> trial;
+  bool best = false;  ///< completed ones by dev_score; else all, the latest first
   std::int64_t limit = 100, offset = 0;
 };
 
@@ -36,6 +46,8 @@ class StoreReader {
   std::optional<nlohmann::json> trial(TrialId id) const;      ///< with attempts and epochs
   nlohmann::json best(StudyId study, std::int64_t top) const; ///< completed trials by dev_score, ties by ask_index; none that was pruned
   nlohmann::json fits(StudyId study) const;
+  nlohmann::json retrainings(const RetrainingQuery& query) const;  ///< [retraining summary]
+  std::optional<nlohmann::json> retraining(RetrainingId id) const;  ///< with options, lineage, evaluation, attempts, epochs, artifacts
   nlohmann::json workers() const;
   nlohmann::json events(std::optional<StudyId> study, std::int64_t after_id, std::int64_t limit) const;
 

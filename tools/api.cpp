@@ -1,11 +1,10 @@
 #include "tools/api.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
-#include "base/log.h"
 #include "base/version.h"
+#include "tools/api_parts.h"
 #include "tools/export_document.h"
 
 namespace fusion {
@@ -13,76 +12,6 @@ namespace fusion {
 using nlohmann::json;
 
 namespace {
-
-HttpResponse answer(int status, const json& body) {
-  return {status, "application/json", body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"};
-}
-
-HttpResponse refusal(int status, const std::vector<std::string>& problems) {
-  return answer(status, {{"error", {{"problems", problems}}}});
-}
-
-HttpResponse refusal(int status, const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const ConfigError& config) {
-    return refusal(status, config.problems());
-  } catch (const Error& known) {
-    return refusal(status, std::vector<std::string>{known.what()});
-  } catch (const std::exception& other) {
-    logger("api")->error("request failed error=\"{}\"", other.what());
-    return refusal(500, std::vector<std::string>{std::string("internal error: ") + other.what()});
-  }
-}
-
-std::vector<std::string> split(const std::string& path) {
-  std::vector<std::string> parts;
-  for (std::size_t at = 0; at < path.size();) {
-    const std::size_t end = std::min(path.find('/', at), path.size());
-    if (end > at) parts.push_back(path.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
-
-std::optional<std::int64_t> whole_number(const std::string& text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-/// Reads the query of a URL; collects every problem, unknown parameters too.
-class QueryReader {
- public:
-  explicit QueryReader(const HttpRequest& request) : query_(request.query) {}
-  std::int64_t integer(const std::string& key, std::int64_t min, std::int64_t max, std::int64_t fallback) {
-    const auto text = take(key);
-    if (!text) return fallback;
-    const auto value = whole_number(*text);
-    if (value && *value >= min && *value <= max) return *value;
-    problems_.push_back("?" + key + ": expected an integer in [" + std::to_string(min) + ", " + std::to_string(max) + "], got \"" + *text + "\"");
-    return fallback;
-  }
-  std::optional<std::string> text(const std::string& key) { return take(key); }
-  void fail(std::string problem) { problems_.push_back(std::move(problem)); }
-  void finish() {
-    for (const auto& [key, value] : query_) {
-      if (!known_.contains(key)) problems_.push_back("?" + key + ": is not a known parameter");
-    }
-    if (!problems_.empty()) throw ConfigError(problems_);
-  }
-
- private:
-  std::optional<std::string> take(const std::string& key) {
-    known_.insert(key);
-    const auto found = query_.find(key);
-    return found == query_.end() ? std::nullopt : std::optional<std::string>(found->second);
-  }
-  const std::map<std::string, std::string>& query_;
-  std::set<std::string> known_;
-  std::vector<std::string> problems_;
-};
 
 TrialQuery read_trial_query(const HttpRequest& request) {
   QueryReader reader(request);
@@ -115,7 +44,7 @@ void Api::handle(const HttpRequest& request, std::function<void(HttpResponse)> r
   try {
     if (path.size() >= 2 && path[0] == "api" && path[1] == "v1") {
       path.erase(path.begin(), path.begin() + 2);
-      if (route_studies(request, path, respond) || route_rest(request, path, respond)) return;
+      if (route_studies(request, path, respond) || route_retrainings(request, path, respond) || route_rest(request, path, respond)) return;
     }
     respond(refusal(404, std::vector<std::string>{request.method + " " + request.path +
                                                   ": there is no such address; docs/protocol.md lists them all"}));

@@ -8,6 +8,7 @@
 #include "base/asio.h"
 #include "base/clock.h"
 #include "tools/reader_pool.h"
+#include "tools/retraining_host.h"
 #include "tools/study_host.h"
 #include "workers/dispatch/dispatcher.h"
 #include "workers/dispatch/server.h"
@@ -22,6 +23,7 @@ class Api {
     asio::any_io_executor io;
     ReaderPool& readers;
     StudyHost& studies;
+    RetrainingHost& retrainings;
     Dispatcher& dispatcher;
     std::string database;
     SteadyTime started;
@@ -35,10 +37,16 @@ class Api {
   using Respond = std::function<void(HttpResponse)>;
   bool route_studies(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   bool route_one_study(const HttpRequest& request, StudyId id, const std::vector<std::string>& path, Respond& respond);
+  bool route_retrainings(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
+  bool route_one_retraining(const HttpRequest& request, RetrainingId id, const std::vector<std::string>& path, Respond& respond);
   bool route_rest(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   void submit(const HttpRequest& request, Respond respond);
   void change(StudyId id, StudyAction action, Respond respond);
   void one_study(StudyId id, int status, Respond respond);
+  void submit_retraining(const HttpRequest& request, Respond respond);
+  void change(RetrainingId id, RetrainingAction action, Respond respond);
+  void one_retraining(RetrainingId id, int status, Respond respond);
+  void artifact(RetrainingId id, const std::string& name, Respond respond);
   void query(const HttpRequest& request, Respond respond);
   void shutdown(const HttpRequest& request, Respond respond);
   /// A reader's answer under `key` (or as it is where key is empty); null becomes 404 with `missing`.

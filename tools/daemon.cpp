@@ -9,6 +9,7 @@
 #include "base/version.h"
 #include "tools/api.h"
 #include "tools/reader_pool.h"
+#include "tools/retraining_host.h"
 #include "tools/study_host.h"
 #include "workers/launch/local_launcher.h"
 
@@ -42,6 +43,7 @@ struct Daemon::Impl {
   std::unique_ptr<GroupCommit> store;
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<StudyHost> studies;
+  std::unique_ptr<RetrainingHost> retrainings;
   std::unique_ptr<ReaderPool> readers;
   std::unique_ptr<Api> api;
   std::unique_ptr<Server> server;
@@ -54,11 +56,15 @@ struct Daemon::Impl {
 Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static_cast<std::size_t>(config.search_threads)) {
   if (config.data_roots.empty()) config.data_roots.push_back(fs::current_path());
   const auto [address, port] = config.endpoint();
+  const fs::path artifacts = config.artifacts_folder();
   logger("fusiond")->info("starting code_version={} config={}", kCodeVersion, config.to_json().dump());
 
   Store opened = Store::open(config.db, clock);
   const int requeued = opened.requeue_leased();
   if (requeued > 0) logger("fusiond")->warn("trials that were running when the last daemon ended are queued again trials={}", requeued);
+  const int retrained = opened.requeue_leased_retrainings();
+  if (retrained > 0) logger("fusiond")->warn("retrainings that were running go on from their checkpoints retrainings={}", retrained);
+  const std::vector<RetrainingRecord> open_retrainings = opened.open_retrainings();
   std::vector<std::pair<StudyRecord, std::vector<Trial>>> found;
   for (StudyRecord& study : opened.studies()) {
     if (study.state != StudyState::running && study.state != StudyState::paused) continue;
@@ -72,8 +78,9 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   options.on_ended = [this](const Ended& ended) { studies->on_ended(ended); };
   dispatcher = std::make_unique<Dispatcher>(io, *store, clock, std::move(options));
   studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots);
+  retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads);
-  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *dispatcher, config.db, clock.steady(),
+  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, config.db, clock.steady(),
                                          [this](bool drain) { stop(drain, "asked for over HTTP"); }});
   ServerOptions server_options;
   server_options.address = address;
@@ -82,6 +89,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
                                     [this](const HttpRequest& request, std::function<void(HttpResponse)> respond) {
                                       api->handle(request, std::move(respond));
                                     });
+  retrainings->take_up(open_retrainings);
   for (auto& [study, trials] : found) studies->take_up(std::move(study), std::move(trials));
 }
 

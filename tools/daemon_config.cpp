@@ -8,6 +8,7 @@ namespace fs = std::filesystem;
 
 DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.db = reader.text("db", c.db);
+  c.artifacts = reader.text("artifacts", c.artifacts);
   c.listen = reader.text("listen", c.listen);
   c.port_file = reader.text("port_file", c.port_file);
   for (const std::string& root : reader.texts("data_roots", std::vector<std::string>{})) c.data_roots.emplace_back(root);
@@ -30,6 +31,7 @@ nlohmann::json DaemonConfig::to_json() const {
   nlohmann::json roots = nlohmann::json::array();
   for (const fs::path& root : data_roots) roots.push_back(root.string());
   return {{"db", db},
+          {"artifacts", artifacts},
           {"listen", listen},
           {"port_file", port_file},
           {"data_roots", roots},
@@ -42,6 +44,15 @@ nlohmann::json DaemonConfig::to_json() const {
           {"search_threads", search_threads},
           {"reader_threads", reader_threads},
           {"log_level", log_level}};
+}
+
+fs::path DaemonConfig::artifacts_folder() const {
+  const fs::path named = artifacts.empty() ? fs::path(db).parent_path() / "artifacts" : fs::path(artifacts);
+  const fs::path folder = fs::weakly_canonical(fs::absolute(named));
+  if (fs::exists(folder) && !fs::is_directory(folder)) {
+    throw ConfigError("artifacts: expected a folder for what retrainings make, got \"" + folder.string() + "\", which is none");
+  }
+  return folder;
 }
 
 std::pair<std::string, std::uint16_t> DaemonConfig::endpoint() const {

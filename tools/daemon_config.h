@@ -13,6 +13,7 @@ namespace fusion {
 /// What a daemon is told: configs/daemon.json (every key in configs/README.md), then the command line on top.
 struct DaemonConfig {
   std::string db = "fusion.db";               ///< the database; created if absent
+  std::string artifacts;                      ///< folder of checkpoints and models of retrainings; default: artifacts beside the database
   std::string listen = "127.0.0.1:7878";      ///< address:port; port 0 takes a free one. Loopback only
   std::string port_file;                      ///< if set, the port taken is written there once the daemon is ready
   std::vector<std::filesystem::path> data_roots;  ///< studies may name files below these only; default: the current folder
@@ -29,6 +30,9 @@ struct DaemonConfig {
   /// Reads the document over `base`. Problems go to the reader.
   static DaemonConfig read(JsonReader& reader, DaemonConfig base);
   nlohmann::json to_json() const;
+
+  /// The artifacts' folder, absolute; it need not be there yet. Throws ConfigError if something else has its name.
+  std::filesystem::path artifacts_folder() const;
 
   /// Address and port of `listen`. Throws ConfigError for anything but a loopback address.
   std::pair<std::string, std::uint16_t> endpoint() const;

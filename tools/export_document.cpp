@@ -38,7 +38,8 @@ std::optional<json> export_document(const StoreReader& reader, StudyId id, std::
                 {"seed", study->at("seed")},
                 {"strategy", spec.at("strategy")},
                 {"space", spec.at("space")},
-                {"dataset", study->at("dataset")}}},
+                {"dataset", study->at("dataset")},
+                {"dataset_file", spec.at("dataset")}}},
               {"dataset", dataset_json},
               {"training", spec.at("training")},
               {"architectures", architectures}};

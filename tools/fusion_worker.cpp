@@ -17,6 +17,7 @@
 #include "model/device.h"
 #include "model/torch_compat.h"
 #include "tools/run_main.h"
+#include "tools/worker_retrainer.h"
 #include "tools/worker_times.h"
 #include "tools/worker_trainer.h"
 #include "workers/client/worker_client.h"
@@ -107,11 +108,13 @@ int main(int argc, char** argv) {
     }
     prepare_training_thread();
     WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
+    const WorkerRetrainer retrainer(options.device);
     WorkerTimes times;
-    WorkerClient(options, [&](PackSession& session) {
+    const auto train = [&](PackSession& session) {
       const WorkerTimes::Pack pack(times);
       trainer(session);
-    }).run();
+    };
+    WorkerClient(options, train, [&](RetrainingSession& session) { retrainer(session); }).run();
     log_end(times);
     return 0;
   });

@@ -65,6 +65,7 @@ int main(int argc, char** argv) {
   add_shared_options(app, context);
   fusion::ctl::add_study_commands(app, context);
   fusion::ctl::add_trial_commands(app, context);
+  fusion::ctl::add_retraining_commands(app, context);
   fusion::ctl::add_daemon_commands(app, context);
   app.require_subcommand(1);
   app.failure_message(wrong_command_line);

@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   std::vector<std::string> roots;
   app.add_option("--config", config_file, "A configuration file (configs/README.md); options on the command line win");
   auto* db = app.add_option("--db", given.db, "The database file; created if absent")->capture_default_str();
+  auto* artifacts = app.add_option("--artifacts", given.artifacts, "Folder of what retrainings make [artifacts beside the database]");
   auto* listen = app.add_option("--listen", given.listen, "Loopback address and port; port 0 takes a free one")->capture_default_str();
   auto* port_file = app.add_option("--port-file", given.port_file, "Write the port taken to this file once ready");
   auto* data_root = app.add_option("--data-root", roots, "Studies may name files below these folders only [the current folder]");
@@ -39,6 +40,7 @@ int main(int argc, char** argv) {
       problems.throw_if_any();
     }
     if (*db) config.db = given.db;
+    if (*artifacts) config.artifacts = given.artifacts;
     if (*listen) config.listen = given.listen;
     if (*port_file) config.port_file = given.port_file;
     if (*data_root) config.data_roots.assign(roots.begin(), roots.end());

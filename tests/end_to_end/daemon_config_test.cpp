@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/files.h"
+#include "space/retraining_options.h"
 #include "space/study.h"
 #include "tests/temporary_folder.h"
 
@@ -39,9 +40,20 @@ TEST(ConfigsTest, EveryFileOfConfigsIsParsed) {
 
 TEST(ConfigsTest, EveryKeyStandsInTheManual) {
   const std::string manual = read_text(source_folder() / "configs" / "README.md");
-  for (const nlohmann::json& document : {DaemonConfig{}.to_json(), StudySpec{}.to_json(), TrainingOptions{}.to_json()}) {
+  for (const nlohmann::json& document : {DaemonConfig{}.to_json(), StudySpec{}.to_json(), TrainingOptions{}.to_json(), RetrainingOptions{}.to_json()}) {
     for (const auto& [key, value] : document.items()) EXPECT_NE(manual.find("`" + key + "`"), std::string::npos) << key;
   }
+}
+
+TEST(ArtifactsFolderTest, LiesBesideTheDatabaseUnlessNamedAndIsAFolder) {
+  testing::TemporaryFolder folder;
+  DaemonConfig config;
+  config.db = (folder / "work/fusion.db").string();
+  EXPECT_EQ(config.artifacts_folder(), fs::weakly_canonical(folder / "work/artifacts"));
+  config.artifacts = (folder / "models").string();
+  EXPECT_EQ(config.artifacts_folder(), fs::weakly_canonical(folder / "models"));
+  write_atomically(folder / "models", "a file");
+  EXPECT_THROW(config.artifacts_folder(), ConfigError);
 }
 
 TEST(EndpointTest, OnlyLoopbackIsServed) {

@@ -123,6 +123,11 @@ TEST_F(MigrationsTest, StatesOfTheEnumsAreAllowedAndNoOthers) {
   for (const auto& [state, name] : EnumNames<StudyState>::kTable) EXPECT_TRUE(allows("studies", "state", name)) << name;
   for (const auto& [state, name] : EnumNames<TrialState>::kTable) EXPECT_TRUE(allows("trials", "state", name)) << name;
   for (const auto& [outcome, name] : EnumNames<Outcome>::kTable) EXPECT_TRUE(allows("attempts", "outcome", name)) << name;
+  for (const auto& [state, name] : EnumNames<RetrainingState>::kTable) EXPECT_TRUE(allows("retrainings", "state", name)) << name;
+  for (const auto& [head, name] : EnumNames<HeadKind>::kTable) EXPECT_TRUE(allows("retrainings", "head", name)) << name;
+  for (const auto& [outcome, name] : EnumNames<Outcome>::kTable) {
+    EXPECT_EQ(allows("retraining_attempts", "outcome", name), outcome != Outcome::pruned) << name;
+  }
   EXPECT_FALSE(allows("trials", "state", "scored"));
   EXPECT_THROW(database.execute("UPDATE studies SET state = 'resting'"), StoreError);
   EXPECT_THROW(database.execute("UPDATE trials SET state = 'scored'"), StoreError);
@@ -165,6 +170,11 @@ TEST_P(SchemaFixtureTest, IsUpgradedWithAllItHolds) {
     EXPECT_EQ(store.requeue_leased(), 1);
     EXPECT_EQ(store.lease(trials[10].id, WorkerId{}), 2);
     EXPECT_EQ(store.finish(fusion::testing::completed(trials[10].id, 2, 0.5)).told_index, 10);
+    EXPECT_EQ(store.requeue_leased_retrainings(), GetParam() >= 3 ? 1 : 0);
+    EXPECT_EQ(store.open_retrainings().size(), GetParam() >= 3 ? 3u : 0u);
+    const RetrainingId id = store.create_retraining(fusion::testing::new_retraining(StudyId{1}, trials[10].id)).id;
+    EXPECT_EQ(store.lease_retraining(id, WorkerId{}), 1);
+    EXPECT_TRUE(store.finish_retraining(fusion::testing::retrained(id, 1, 0.5)).accepted);
   }
   const std::string fresh = (folder / "fresh.db").string();
   { const Store store = Store::open(fresh, clock); }

@@ -157,7 +157,7 @@ TEST_F(StoreReaderTest, FitsWorkersAndEvents) {
   EXPECT_EQ(workers[0]["name"], "w2");
   EXPECT_EQ(workers[0]["held"], json::array({11}));
   const json events = reader.events(first, 0, 100);
-  ASSERT_EQ(events.size(), 3u);
+  ASSERT_EQ(events.size(), 4u);
   EXPECT_EQ(events[0]["kind"], "study_submitted");
   EXPECT_TRUE(events[0]["trial"].is_null());
   EXPECT_EQ(events[1]["kind"], "result_late");
@@ -236,7 +236,7 @@ TEST_F(StoreReaderTest, OnlyOneStatementIsTaken) {
 
 TEST_F(StoreReaderTest, PragmasThatOnlyTellAreAllowed) {
   EXPECT_GT(query("PRAGMA table_info(trials)")["rows"].size(), 20u);
-  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 2);
+  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 3);
   EXPECT_GT(query("SELECT name FROM pragma_table_info('trials')")["rows"].size(), 20u);
   EXPECT_GT(query("SELECT sql FROM sqlite_schema")["rows"].size(), 10u);
   EXPECT_GT(query("EXPLAIN QUERY PLAN SELECT * FROM leaderboard")["rows"].size(), 0u);

@@ -121,6 +121,31 @@ int run_sample(const std::string& database) {
   return 0;
 }
 
+/// One that was lost and came to its end, one from a file that failed, one that is paused, one at work, one that waits.
+void fill_with_retrainings(Store& store, ManualClock& clock, StudyId study, TrialId trial, WorkerId worker) {
+  const RetrainingId done = store.create_retraining(new_retraining(study, trial)).id;
+  for (int attempt = 1; attempt <= 2; ++attempt) {
+    store.lease_retraining(done, worker);
+    for (int epoch = attempt; epoch <= attempt + 2; ++epoch) {
+      clock.advance(std::chrono::milliseconds(12'500));
+      store.add_retraining_epoch(done, attempt, retraining_epoch(epoch));
+    }
+    store.finish_retraining(attempt == 1 ? retraining_ended(done, 1, Outcome::lost, "the worker was silent for 60 s") : retrained(done, 2, 0.875));
+  }
+  NewRetraining from_file = new_retraining({}, {}, HeadKind::bert);
+  from_file.lineage = {{"source", "best.json"}, {"study", {{"id", 9}, {"name", "elsewhere"}}}, {"trial", {{"id", 77}, {"dev_score", 0.75}}}};
+  from_file.retries = 0;
+  const RetrainingId failed = store.create_retraining(from_file).id;
+  store.lease_retraining(failed, worker);
+  store.finish_retraining(retraining_ended(failed, 1, Outcome::failed, "the loss became NaN in epoch 2; the last finite one was 1.25"));
+  const RetrainingId paused = store.create_retraining(new_retraining(study, trial, HeadKind::mmtm)).id;
+  store.pause_retraining(paused);
+  const RetrainingId leased = store.create_retraining(new_retraining(study, trial, HeadKind::lstm)).id;
+  store.lease_retraining(leased, worker);
+  store.create_retraining(new_retraining(study, trial));
+  store.add_event({0, 0, "retraining_submitted", study, trial, {}, "linear head", done});
+}
+
 void fill_with_samples(Store& store, ManualClock& clock) {
   using std::chrono::milliseconds;
   store.begin_group();  // one sync to disk instead of eighty
@@ -168,6 +193,7 @@ void fill_with_samples(Store& store, ManualClock& clock) {
     store.add_fit(first, row);
   }
   store.set_study_state(second, StudyState::cancelled);
+  fill_with_retrainings(store, clock, first, ids[0], here);
   store.commit_group();
 }
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/error.h"
+
 namespace fusion::ctl {
 
 HttpClient Context::client() const {
@@ -20,6 +22,16 @@ CLI::Option* add_id(CLI::App* command, const std::string& name, std::int64_t& id
       },
       "", name);
   return command->add_option(name, id, help)->check(positive);
+}
+
+CLI::Option* add_retraining_id(CLI::App* command, std::int64_t& id) {
+  return add_id(command, "--retraining", id, "a retraining, in place of the id");
+}
+
+void require_one_id(std::int64_t id, std::int64_t retraining, const std::string& command, const std::string& name) {
+  if ((id > 0) != (retraining > 0)) return;
+  throw ConfigError(command + ": expected either " + name + " or --retraining N, got " + (id > 0 ? "both" : "neither") +
+                    "; " + name + " is required where there is no --retraining");
 }
 
 bool printed_as_json(const Context& context, const Answer& answer) {

@@ -7,6 +7,7 @@
 
 #include "tools/ctl/http_client.h"
 #include "tools/ctl/terminal.h"
+#include "tools/ctl/watch.h"
 
 namespace fusion::ctl {
 
@@ -25,6 +26,7 @@ struct Context {
 /// Adds the commands to the program. `context` must outlive the app; options of a command live as long as the app.
 void add_study_commands(CLI::App& app, Context& context);   ///< submit validate list status watch fits export pause resume cancel
 void add_trial_commands(CLI::App& app, Context& context);   ///< best trials show
+void add_retraining_commands(CLI::App& app, Context& context);  ///< retrain retrainings evaluate
 void add_daemon_commands(CLI::App& app, Context& context);  ///< query workers events health shutdown
 
 // For the files of commands:
@@ -44,6 +46,17 @@ std::string study_path(std::int64_t study);
 
 /// Requires a positive integer, named for people ("ID", "TRIAL").
 CLI::Option* add_id(CLI::App* command, const std::string& name, std::int64_t& id, const std::string& help);
+
+/// Adds `--retraining N`, which stands in place of the command's own id.
+CLI::Option* add_retraining_id(CLI::App* command, std::int64_t& id);
+/// Throws ConfigError unless exactly one of them is given.
+void require_one_id(std::int64_t id, std::int64_t retraining, const std::string& command, const std::string& name);
+
+// What commands do where --retraining stands for the id:
+int show_retraining(const Context& context, std::int64_t id);
+int watch_retraining(const Context& context, std::int64_t id, WatchOptions how);
+int change_retraining(const Context& context, std::int64_t id, const std::string& action);
+int export_retraining(const Context& context, std::int64_t id, const std::string& format, const std::string& output);
 
 /// With --json prints the answer as it came and returns true.
 bool printed_as_json(const Context& context, const Answer& answer);

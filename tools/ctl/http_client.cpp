@@ -31,7 +31,10 @@ struct Exchange {
   Phase phase = Phase::connecting;
   std::optional<Response> response;
   std::exception_ptr failure;
+  std::string file;  ///< where the body of a 2xx answer goes; empty: into the response
 };
+
+constexpr std::uint64_t kLargestFile = 64ull << 30;
 
 asio::awaitable<void> run_exchange(Exchange& exchange) {
   const auto executor = co_await asio::this_coro::executor;
@@ -44,10 +47,26 @@ asio::awaitable<void> run_exchange(Exchange& exchange) {
   co_await http::async_write(stream, exchange.request, asio::use_awaitable);
   exchange.phase = Phase::reading;
   beast::flat_buffer buffer;
-  http::response_parser<http::string_body> parser;
-  parser.body_limit(kLargestAnswer);
+  http::response_parser<http::empty_body> head;
+  head.body_limit(kLargestFile);
+  co_await http::async_read_header(stream, buffer, head, asio::use_awaitable);
+  if (exchange.file.empty() || head.get().result_int() >= 300) {
+    const auto length = head.content_length();
+    if (length && *length > kLargestAnswer) throw boost::system::system_error(beast::error_code(http::error::body_limit));
+    http::response_parser<http::string_body> parser(std::move(head));
+    parser.body_limit(kLargestAnswer);
+    co_await http::async_read(stream, buffer, parser, asio::use_awaitable);
+    exchange.response.emplace(parser.release());
+    co_return;
+  }
+  http::response_parser<http::file_body> parser(std::move(head));
+  beast::error_code error;
+  parser.get().body().open(exchange.file.c_str(), beast::file_mode::write, error);
+  if (error) throw DataError(exchange.file + ": cannot be written: " + error.message());
   co_await http::async_read(stream, buffer, parser, asio::use_awaitable);
-  exchange.response.emplace(parser.release());
+  parser.get().body().close();
+  exchange.response.emplace();
+  exchange.response->result(parser.get().result());
 }
 
 Request make_request(const Url& url, const std::string& method, const std::string& target, const std::string& body) {
@@ -146,9 +165,11 @@ const json& Answer::list(std::string_view key) const {
   throw DaemonFailure("The answer has no list \"" + std::string(key) + "\": is it fusiond that listens there?");
 }
 
-Answer HttpClient::exchange(const std::string& method, const std::string& target, const std::string& body) const {
+namespace {
+
+/// Runs it to its end, and throws for whatever is no 2xx. Returns who answered what, for sentences.
+std::string run_whole(Exchange& exchange) {
   asio::io_context context{1};
-  Exchange exchange{url_, make_request(url_, method, target, body), timeout_, Phase::connecting, std::nullopt, nullptr};
   asio::co_spawn(context, run_exchange(exchange), [&](std::exception_ptr failure) { exchange.failure = failure; });
   context.run();
   if (exchange.failure) {
@@ -160,7 +181,9 @@ Answer HttpClient::exchange(const std::string& method, const std::string& target
   }
   const Response& response = *exchange.response;
   const unsigned status = response.result_int();
-  const std::string answered = url_.text() + " answered " + method + " " + target + " with " + std::to_string(status) + " " +
+  const Request& request = exchange.request;
+  const std::string answered = exchange.url.text() + " answered " + std::string(request.method_string()) + " " +
+                               std::string(request.target()).substr(exchange.url.prefix.size()) + " with " + std::to_string(status) + " " +
                                one_line(std::string_view(response.reason().data(), response.reason().size()));
   if (status >= 400) {
     const std::string problems = problems_of(response.body());
@@ -168,6 +191,20 @@ Answer HttpClient::exchange(const std::string& method, const std::string& target
     throw DaemonFailure(problems.empty() ? answered + "." : answered + ":\n" + problems);
   }
   if (status < 200 || status > 299) throw DaemonFailure(answered + ", which is no answer of fusiond.");
+  return answered;
+}
+
+}  // namespace
+
+void HttpClient::download(const std::string& target, const std::filesystem::path& file) const {
+  Exchange exchange{url_, make_request(url_, "GET", target, ""), timeout_, Phase::connecting, std::nullopt, nullptr, file.string()};
+  run_whole(exchange);
+}
+
+Answer HttpClient::exchange(const std::string& method, const std::string& target, const std::string& body) const {
+  Exchange exchange{url_, make_request(url_, method, target, body), timeout_, Phase::connecting, std::nullopt, nullptr, ""};
+  const std::string answered = run_whole(exchange);
+  const Response& response = *exchange.response;
   try {
     Answer answer{response.body(), parse_json(response.body(), "the answer")};
     if (answer.value.is_object()) return answer;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
@@ -56,6 +57,8 @@ class HttpClient {
   /// `target` starts with /api/v1.
   Answer get(const std::string& target) const { return exchange("GET", target, ""); }
   Answer post(const std::string& target, const std::string& body = "{}") const { return exchange("POST", target, body); }
+  /// Writes the answer's bytes to a file, as they come. The file is left as far as it got where this throws.
+  void download(const std::string& target, const std::filesystem::path& file) const;
   /// The same, for requests that may take longer than others.
   HttpClient with_timeout_of_at_least(std::chrono::milliseconds timeout) const {
     return HttpClient(url_, std::max(timeout, timeout_));

@@ -24,18 +24,18 @@ struct FileOptions {
 };
 
 struct StudyOptions {
-  std::int64_t study = 0;
+  std::int64_t study = 0, retraining = 0;
   bool yes = false;
 };
 
 struct WatchCommandOptions {
-  std::int64_t study = 0;
+  std::int64_t study = 0, retraining = 0;
   double interval_s = 0, patience_s = 600;
 };
 
 struct ExportOptions {
-  std::int64_t study = 0, top = 5;
-  std::string output = "-";
+  std::int64_t study = 0, retraining = 0, top = 5;
+  std::string format, output;
 };
 
 std::chrono::milliseconds milliseconds(double seconds) {
@@ -43,11 +43,13 @@ std::chrono::milliseconds milliseconds(double seconds) {
 }
 
 int watch(const Context& context, const WatchCommandOptions& options) {
+  require_one_id(options.study, options.retraining, "watch", "ID");
   WatchOptions how;
   how.json = context.json;
   how.no_color = context.no_color;
   how.interval = milliseconds(options.interval_s);
   how.patience = milliseconds(options.patience_s);
+  if (options.retraining > 0) return watch_retraining(context, options.retraining, how);
   const HttpClient client = context.client();
   return watch_study(client, options.study, how);
 }
@@ -61,7 +63,7 @@ int submit(const Context& context, const FileOptions& options) {
   if (!id) throw DaemonFailure("The answer names no id of the study: is it fusiond that listens there?");
   if (options.watch) {
     if (!context.json) print_line(std::to_string(*id));
-    return watch(context, {*id, 0, 600});
+    return watch(context, {*id, 0, 0, 600});
   }
   if (printed_as_json(context, answer)) return 0;
   print_line(std::to_string(*id));
@@ -126,7 +128,12 @@ std::filesystem::path output_file(const std::string& named) {
 }
 
 int export_winners(const Context& context, const ExportOptions& options) {
-  const bool to_stdout = options.output == "-";
+  require_one_id(options.study, options.retraining, "export", "ID");
+  if (options.retraining > 0) {
+    return export_retraining(context, options.retraining, options.format.empty() ? "torchscript" : options.format, options.output);
+  }
+  if (!options.format.empty()) throw ConfigError("--format: is of export --retraining N; the winners of a study are one JSON document");
+  const bool to_stdout = options.output.empty() || options.output == "-";
   std::filesystem::path file;
   if (!to_stdout) file = output_file(options.output);
   const Answer answer = context.client().get(study_path(options.study) + "/export?top=" + std::to_string(options.top));
@@ -140,22 +147,27 @@ int export_winners(const Context& context, const ExportOptions& options) {
   return 0;
 }
 
-int change(const Context& context, std::int64_t study, const std::string& action) {
+int change(const Context& context, const StudyOptions& options, const std::string& action) {
+  require_one_id(options.study, options.retraining, action, "ID");
+  if (options.retraining > 0) return change_retraining(context, options.retraining, action);
+  const std::int64_t study = options.study;
   const Answer answer = context.client().post(study_path(study) + "/" + action);
   if (printed_as_json(context, answer)) return 0;
   print_line("study " + std::to_string(study) + " is " + one_line(text_in(answer.object("study"), "state", "changed")));
   return 0;
 }
 
-int pause(const Context& context, const StudyOptions& options) { return change(context, options.study, "pause"); }
-int resume(const Context& context, const StudyOptions& options) { return change(context, options.study, "resume"); }
+int pause(const Context& context, const StudyOptions& options) { return change(context, options, "pause"); }
+int resume(const Context& context, const StudyOptions& options) { return change(context, options, "resume"); }
 
 int cancel(const Context& context, const StudyOptions& options) {
   if (!options.yes && ::isatty(STDIN_FILENO) == 1) {
-    throw ConfigError("cancelling study " + std::to_string(options.study) +
-                      " cannot be undone; if you mean it: fusionctl cancel " + std::to_string(options.study) + " --yes");
+    const bool retraining = options.retraining > 0;
+    const std::string id = std::to_string(retraining ? options.retraining : options.study);
+    throw ConfigError("cancelling " + std::string(retraining ? "retraining " : "study ") + id + " cannot be undone; if you mean it: fusionctl cancel " +
+                      (retraining ? "--retraining " : "") + id + " --yes");
   }
-  return change(context, options.study, "cancel");
+  return change(context, options, "cancel");
 }
 
 void add_file_options(CLI::App* command, const std::shared_ptr<FileOptions>& options) {
@@ -170,14 +182,16 @@ void add_study_command(CLI::App& app, Context& context, const std::string& name,
   auto options = std::make_shared<StudyOptions>();
   CLI::App* command = add_command(app, context, name, help, options, run);
   CLI::Option* id = add_id(command, "ID", options->study, "the study's id");
-  if (name != "status") id->required();
+  if (name == "fits") id->required();
+  if (name != "status" && name != "fits") add_retraining_id(command, options->retraining);
   if (name == "cancel") command->add_flag("--yes", options->yes, "needed where stdin is a terminal");
 }
 
 void add_watch(CLI::App& app, Context& context) {
   auto options = std::make_shared<WatchCommandOptions>();
-  CLI::App* command = add_command(app, context, "watch", "Follow a study until it ends", options, watch);
-  add_id(command, "ID", options->study, "the study's id")->required();
+  CLI::App* command = add_command(app, context, "watch", "Follow a study or a retraining until it ends", options, watch);
+  add_id(command, "ID", options->study, "the study's id");
+  add_retraining_id(command, options->retraining);
   command->add_option("--interval", options->interval_s, "seconds between drawings (1 on a terminal, 10 elsewhere)")
       ->check(CLI::Range(0.05, 3600.0));
   command->add_option("--patience", options->patience_s, "seconds a daemon that stopped answering is waited for")
@@ -187,10 +201,13 @@ void add_watch(CLI::App& app, Context& context) {
 
 void add_export(CLI::App& app, Context& context) {
   auto options = std::make_shared<ExportOptions>();
-  CLI::App* command = add_command(app, context, "export", "Write the best trials as one JSON document", options, export_winners);
-  add_id(command, "ID", options->study, "the study's id")->required();
+  CLI::App* command = add_command(app, context, "export", "Write the best trials as one JSON document, or a retrained model", options, export_winners);
+  add_id(command, "ID", options->study, "the study's id");
+  add_retraining_id(command, options->retraining);
+  command->add_option("--format", options->format, "of a retraining: torchscript (the default) or safetensors")
+      ->check(CLI::IsMember({"torchscript", "safetensors"}));
   command->add_option("--top", options->top, "how many")->capture_default_str()->check(CLI::Range(1, 100'000));
-  command->add_option("-o,--output", options->output, "the file, replaced in one step; - is stdout")->capture_default_str();
+  command->add_option("-o,--output", options->output, "the file, replaced in one step; - (the default) is stdout; of a retraining retraining-N.pt");
 }
 
 }  // namespace
@@ -207,9 +224,9 @@ void add_study_commands(CLI::App& app, Context& context) {
   add_watch(app, context);
   add_study_command(app, context, "fits", "How well the surrogate predicted, fit by fit", fits);
   add_export(app, context);
-  add_study_command(app, context, "pause", "Lease nothing new of a study", pause);
-  add_study_command(app, context, "resume", "Go on with a paused or failed study", resume);
-  add_study_command(app, context, "cancel", "End a study for good; its results stay", cancel);
+  add_study_command(app, context, "pause", "Lease nothing new of a study; hand a retraining back after its epoch", pause);
+  add_study_command(app, context, "resume", "Go on with a paused or failed study, or a paused retraining", resume);
+  add_study_command(app, context, "cancel", "End a study or a retraining for good; its results stay", cancel);
 }
 
 }  // namespace fusion::ctl

@@ -22,7 +22,7 @@ struct TrialsOptions {
 };
 
 struct ShowOptions {
-  std::int64_t trial = 0;
+  std::int64_t trial = 0, retraining = 0;
 };
 
 /// The names of a study's taps. Without them the tables show triplets only, so no failure here matters.
@@ -66,6 +66,8 @@ int trials(const Context& context, const TrialsOptions& options) {
 }
 
 int show(const Context& context, const ShowOptions& options) {
+  require_one_id(options.trial, options.retraining, "show", "TRIAL");
+  if (options.retraining > 0) return show_retraining(context, options.retraining);
   const HttpClient client = context.client();
   const Answer answer = client.get("/api/v1/trials/" + std::to_string(options.trial));
   if (printed_as_json(context, answer)) return 0;
@@ -99,8 +101,9 @@ void add_trial_commands(CLI::App& app, Context& context) {
   command->add_option("--top", best_options->top, "how many")->capture_default_str()->check(CLI::Range(1, 100'000));
   add_trials(app, context);
   auto show_options = std::make_shared<ShowOptions>();
-  command = add_command(app, context, "show", "One trial: score, attempts, epochs", show_options, show);
-  add_id(command, "TRIAL", show_options->trial, "the trial's id")->required();
+  command = add_command(app, context, "show", "One trial or retraining: score, attempts, epochs", show_options, show);
+  add_id(command, "TRIAL", show_options->trial, "the trial's id");
+  add_retraining_id(command, show_options->retraining);
 }
 
 }  // namespace fusion::ctl

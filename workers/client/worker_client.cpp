@@ -21,6 +21,7 @@
 #include "base/random.h"
 #include "base/version.h"
 #include "workers/client/connection.h"
+#include "workers/client/held_retrainings.h"
 #include "workers/client/held_trials.h"
 #include "workers/protocol/codec.h"
 
@@ -38,6 +39,10 @@ namespace fusion {
 namespace {
 
 using protocol::Held;
+using protocol::HeldRetraining;
+
+/// Between two words of progress to the daemon.
+constexpr std::chrono::milliseconds kProgressEvery{500};
 
 std::string host_name() {
   char name[256] = {};
@@ -60,8 +65,8 @@ void check_sendable(const protocol::Message& message) { protocol::decode(protoco
 
 class WorkerClient::Impl {
  public:
-  Impl(WorkerClientOptions options, TrainFunction train)
-      : options_(std::move(options)), train_(std::move(train)), jitter_(any_seed()) {
+  Impl(WorkerClientOptions options, TrainFunction train, RetrainFunction retrain)
+      : options_(std::move(options)), train_(std::move(train)), retrain_(std::move(retrain)), jitter_(any_seed()) {
     if (options_.name.empty()) options_.name = host_name() + "-" + std::to_string(::getpid());
   }
 
@@ -77,6 +82,7 @@ class WorkerClient::Impl {
   // training thread
   void train(const Header& header, std::vector<SessionTrial> trials);
   std::vector<SessionTrial> ask_for_more(const Header& header, std::size_t room);
+  void retrain(RetrainingJob job, std::stop_token cancel, std::stop_token hand_back);
 
   // I/O thread: the connection
   asio::awaitable<void> keep_connected();
@@ -97,6 +103,9 @@ class WorkerClient::Impl {
   void on(const protocol::Cancel& message);
   void on(const protocol::Prune& message);
   void on(const protocol::Drain& message);
+  void on(const protocol::RetrainingLease& message);
+  void on(const protocol::RetrainingAck& message);
+  void on(const protocol::HandBack& message);
   template <typename Other>
   void on(const Other&) {
     throw ProtocolError("the daemon sent a message that only workers send");
@@ -109,7 +118,12 @@ class WorkerClient::Impl {
   void on_trained(TrialOutcome outcome);
   void on_pack_ended();
   void finish_trial(TrialOutcome outcome);
-  void give_back(const std::vector<Held>& held);
+  void give_back(const std::vector<Held>& held, const std::vector<HeldRetraining>& retrainings = {});
+  void retrain_next();
+  void on_retraining_epoch(const HeldRetraining& what, const RetrainingEpoch& epoch);
+  void on_retraining_progress(const HeldRetraining& what, const RetrainingProgress& progress);
+  void on_retrained(RetrainingOutcome outcome);
+  void finish_retraining(RetrainingOutcome outcome);
   void on_leave(const std::string& reason);
   void fail(std::exception_ptr error);
   void end_if_done();
@@ -120,6 +134,7 @@ class WorkerClient::Impl {
   // constant after construction
   WorkerClientOptions options_;
   TrainFunction train_;
+  RetrainFunction retrain_;
 
   // the two threads' queues; `main_` runs on the training thread
   asio::io_context io_{1}, main_{1};
@@ -127,6 +142,8 @@ class WorkerClient::Impl {
 
   // I/O thread
   HeldTrials held_;
+  HeldRetrainings retrainings_;
+  std::chrono::steady_clock::time_point progress_at_{};  // when progress was sent last
   std::shared_ptr<Connection> connection_;
   bool welcomed_ = false;       // of connection_: before that nothing but hello may be sent
   bool told_lost_ = false;      // one line per change of state, not per try
@@ -136,9 +153,10 @@ class WorkerClient::Impl {
   int tries_ = 0;
   Rng jitter_;
   std::vector<Held> to_give_back_;            // while disconnected
+  std::vector<HeldRetraining> retrainings_to_give_back_;
   std::optional<std::string> leaving_;        // why
   bool draining_ = false;
-  bool pack_open_ = false;  // the training thread is in the TrainFunction
+  bool pack_open_ = false;  // the training thread is in the TrainFunction, or in the RetrainFunction
   bool waiting_for_acks_ = false;
   bool over_ = false;
 
@@ -191,6 +209,7 @@ void WorkerClient::Impl::stop_threads() {
 void WorkerClient::Impl::fail(std::exception_ptr error) {
   if (!failure_) failure_ = std::move(error);
   held_.stop_training();
+  retrainings_.hand_back(true);
   if (connection_) connection_->cut();
 }
 
@@ -219,6 +238,32 @@ void WorkerClient::Impl::train(const Header& header, std::vector<SessionTrial> t
   }
   logger("worker")->info("pack trained study={} trials={} seconds={:.3f}", header->study.value, session.ended(),
                          std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  asio::post(io_, [this] { on_pack_ended(); });
+}
+
+void WorkerClient::Impl::retrain(RetrainingJob job, std::stop_token cancel, std::stop_token hand_back) {
+  const HeldRetraining what{job.retraining, job.attempt};
+  RetrainingSession::Hooks hooks;
+  hooks.on_epoch = [this, what](const RetrainingEpoch& epoch) {
+    asio::post(io_, [this, what, epoch] { on_retraining_epoch(what, epoch); });
+  };
+  hooks.on_progress = [this, what](const RetrainingProgress& progress) {
+    asio::post(io_, [this, what, progress] { on_retraining_progress(what, progress); });
+  };
+  hooks.on_end = [this](RetrainingOutcome outcome) {
+    asio::post(io_, [this, outcome = std::move(outcome)]() mutable { on_retrained(std::move(outcome)); });
+  };
+  RetrainingSession session(std::move(job), std::move(cancel), std::move(hand_back), std::move(hooks));
+  try {
+    retrain_(session);
+    session.on_end(Outcome::failed, "the trainer ended without a word about this retraining");
+  } catch (const std::bad_alloc&) {
+    session.on_end(Outcome::oom, "the worker's memory ran out");
+  } catch (const std::exception& error) {
+    session.on_end(Outcome::failed, error.what());
+  } catch (...) {
+    session.on_end(Outcome::failed, "the trainer threw something that is not a std::exception");
+  }
   asio::post(io_, [this] { on_pack_ended(); });
 }
 
@@ -315,6 +360,7 @@ protocol::Hello WorkerClient::Impl::hello() const {
   hello.code_version = kCodeVersion;
   hello.torch_version = options_.torch_version;
   hello.held = held_.held();
+  hello.retrainings = retrainings_.held();
   return hello;
 }
 
@@ -327,7 +373,7 @@ void WorkerClient::Impl::heartbeat() {
   heartbeat_.expires_after(heartbeat_every_);
   heartbeat_.async_wait([this, of = connection_](boost::system::error_code error) {
     if (error || of != connection_ || !welcomed_) return;
-    send(protocol::Heartbeat{held_.held()});
+    send(protocol::Heartbeat{held_.held(), retrainings_.held()});
     heartbeat();
   });
 }
@@ -351,8 +397,9 @@ void WorkerClient::Impl::on(const protocol::Welcome& message) {
                          options_.url.text(), options_.name, message.worker.value, held_.held().size(),
                          held_.unacknowledged_results(), message.lease_s, message.code_version);
   for (const protocol::Message& kept : held_.unacknowledged()) send(kept);
+  for (const protocol::Message& kept : retrainings_.unacknowledged()) send(kept);
   if (leaving_) send(protocol::Leaving{*leaving_});
-  give_back(std::exchange(to_give_back_, {}));
+  give_back(std::exchange(to_give_back_, {}), std::exchange(retrainings_to_give_back_, {}));
   heartbeat();
 }
 
@@ -380,6 +427,32 @@ void WorkerClient::Impl::on(const protocol::Cancel& message) {
     if (held_.cancel(what, why)) continue;
     if (held_.take_waiting(what)) finish_trial(outcome_without_score(what, Outcome::cancelled, why));
   }
+  for (const HeldRetraining& what : message.retrainings) {
+    if (retrainings_.cancel(what, why)) continue;
+    if (retrainings_.take_waiting(what)) finish_retraining({what.retraining, what.attempt, Outcome::cancelled, std::nullopt, why, "", "", ""});
+  }
+}
+
+void WorkerClient::Impl::on(const protocol::RetrainingLease& message) {
+  const bool added = retrainings_.add(message.job);
+  logger("worker")->info("retraining received retraining={} attempt={} head={} new={}", message.job.retraining.value, message.job.attempt,
+                         name_of(message.job.options.head), added);
+  if (leaving_ || draining_) give_back({}, retrainings_.take_waiting());  // it was on its way already
+  train_next();
+}
+
+void WorkerClient::Impl::on(const protocol::RetrainingAck& message) {
+  const bool known = retrainings_.acknowledge(message);
+  if (message.what == "result" && known && !message.accepted) {
+    logger("worker")->info("result not wanted any more retraining={} attempt={}", message.held.retraining.value, message.held.attempt);
+  }
+}
+
+void WorkerClient::Impl::on(const protocol::HandBack& message) {
+  for (const HeldRetraining& what : message.retrainings) {
+    if (retrainings_.hand_back(what)) continue;
+    if (retrainings_.take_waiting(what)) give_back({}, {what});
+  }
 }
 
 // One that waits is not pruned before it began: only what reported an epoch is.
@@ -394,18 +467,32 @@ void WorkerClient::Impl::on(const protocol::Drain& message) {
     send(protocol::Leaving{"drained"});
   }
   draining_ = true;
+  give_back({}, retrainings_.take_waiting());
+  retrainings_.hand_back(false);
 }
 
 // ---- training
 
 void WorkerClient::Impl::train_next() {
   const Header header = held_.next_header();
-  if (pack_open_ || header == nullptr) return;
+  if (pack_open_) return;
+  if (header == nullptr) return retrain_next();
   std::vector<SessionTrial> trials = begin(*header, static_cast<std::size_t>(options_.pack));
   if (trials.empty()) return;
   pack_open_ = true;
   logger("worker")->debug("pack begun study={} trials={}", header->study.value, trials.size());
   asio::post(main_, [this, header, trials = std::move(trials)]() mutable { train(header, std::move(trials)); });
+}
+
+void WorkerClient::Impl::retrain_next() {
+  if (over_ || failure_ || leaving_ || draining_ || !retrainings_.waits()) return;
+  RetrainingJob job = retrainings_.begin();
+  pack_open_ = true;
+  const HeldRetrainings::AtWork& begun = *retrainings_.at_work();
+  logger("worker")->info("retraining begun retraining={} attempt={}", job.retraining.value, job.attempt);
+  asio::post(main_, [this, job = std::move(job), cancel = begun.cancel.get_token(), hand_back = begun.hand_back.get_token()]() mutable {
+    retrain(std::move(job), std::move(cancel), std::move(hand_back));
+  });
 }
 
 std::vector<SessionTrial> WorkerClient::Impl::begin(const protocol::PackHeader& header, std::size_t room) {
@@ -479,16 +566,85 @@ void WorkerClient::Impl::finish_trial(TrialOutcome outcome) {
   send(protocol::Result{std::move(outcome)});
 }
 
-// ---- leaving
+// ---- retraining
 
-void WorkerClient::Impl::give_back(const std::vector<Held>& held) {
-  if (held.empty()) return;
-  if (!welcomed_) {
-    to_give_back_.insert(to_give_back_.end(), held.begin(), held.end());
+void WorkerClient::Impl::on_retraining_epoch(const HeldRetraining& what, const RetrainingEpoch& epoch) {
+  const protocol::RetrainingEpochReport report{what, epoch};
+  try {
+    check_sendable(report);
+  } catch (const ProtocolError& error) {
+    logger("worker")->warn("epoch not reported retraining={} epoch={} error=\"{}\"", what.retraining.value, epoch.epoch, error.what());
     return;
   }
-  logger("worker")->info("trials given back trials={} first={}", held.size(), held.front().trial.value);
-  send(protocol::GiveBack{held, leaving_.value_or("the worker is leaving")});
+  if (retrainings_.add_epoch(report)) send(report);
+}
+
+void WorkerClient::Impl::on_retraining_progress(const HeldRetraining& what, const RetrainingProgress& progress) {
+  const auto now = std::chrono::steady_clock::now();
+  const HeldRetrainings::AtWork* at_work = retrainings_.at_work();
+  if (!welcomed_ || at_work == nullptr || at_work->what != what || now - progress_at_ < kProgressEvery) return;
+  progress_at_ = now;
+  const protocol::RetrainingProgressReport report{what, progress};
+  try {
+    check_sendable(report);
+    send(report);
+  } catch (const ProtocolError& error) {
+    logger("worker")->debug("progress not reported retraining={} error=\"{}\"", what.retraining.value, error.what());
+  }
+}
+
+void WorkerClient::Impl::on_retrained(RetrainingOutcome outcome) {
+  const HeldRetraining what{outcome.retraining, outcome.attempt};
+  const HeldRetrainings::AtWork* at_work = retrainings_.at_work();
+  if (at_work == nullptr || at_work->what != what) return;
+  const bool unfinished = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
+  const std::string cancelled = at_work->cancelled;
+  if (unfinished && cancelled.empty() && at_work->giving_back) {
+    retrainings_.drop(what);
+    give_back({}, {what});
+  } else {
+    if (unfinished && !cancelled.empty()) outcome.outcome = Outcome::cancelled, outcome.error = cancelled;
+    finish_retraining(std::move(outcome));
+  }
+  end_if_done();
+}
+
+void WorkerClient::Impl::finish_retraining(RetrainingOutcome outcome) {
+  if (outcome.outcome != Outcome::completed && outcome.error.empty()) outcome.error = "the trainer gave no reason";
+  const auto sign = [this](RetrainingOutcome& o) {
+    if (o.device.empty()) o.device = options_.device;
+    if (o.code_version.empty()) o.code_version = kCodeVersion;
+    if (o.torch_version.empty()) o.torch_version = options_.torch_version;
+  };
+  sign(outcome);
+  try {
+    check_sendable(protocol::RetrainingResult{outcome});
+  } catch (const ProtocolError& error) {
+    outcome = {outcome.retraining, outcome.attempt, Outcome::failed, std::nullopt,
+               std::string("the trainer's result is not legal: ") + error.what(), "", "", ""};
+    sign(outcome);
+  }
+  logger("worker")->info("retraining ended retraining={} attempt={} outcome={} error=\"{}\"", outcome.retraining.value, outcome.attempt,
+                         name_of(outcome.outcome), outcome.error);
+  retrainings_.finish(outcome);
+  send(protocol::RetrainingResult{std::move(outcome)});
+}
+
+// ---- leaving
+
+void WorkerClient::Impl::give_back(const std::vector<Held>& held, const std::vector<HeldRetraining>& retrainings) {
+  if (held.empty() && retrainings.empty()) return;
+  if (!welcomed_) {
+    to_give_back_.insert(to_give_back_.end(), held.begin(), held.end());
+    retrainings_to_give_back_.insert(retrainings_to_give_back_.end(), retrainings.begin(), retrainings.end());
+    return;
+  }
+  if (!held.empty()) logger("worker")->info("trials given back trials={} first={}", held.size(), held.front().trial.value);
+  for (const HeldRetraining& what : retrainings) {
+    logger("worker")->info("retraining given back retraining={} attempt={}", what.retraining.value, what.attempt);
+  }
+  const std::string reason = leaving_ ? *leaving_ : draining_ || !held.empty() ? "the worker is leaving" : "the daemon asked for it";
+  send(protocol::GiveBack{held, reason, retrainings});
 }
 
 void WorkerClient::Impl::on_leave(const std::string& reason) {
@@ -497,18 +653,21 @@ void WorkerClient::Impl::on_leave(const std::string& reason) {
   logger("worker")->info("leaving reason=\"{}\" waiting={} training={} grace_s={}", reason, held_.waiting(),
                          held_.training(), std::chrono::duration<double>(options_.grace).count());
   send(protocol::Leaving{reason});
-  give_back(held_.take_waiting());
+  give_back(held_.take_waiting(), retrainings_.take_waiting());
+  retrainings_.hand_back(false);
   grace_.expires_after(options_.grace);
   grace_.async_wait([this](boost::system::error_code error) {
-    if (!error) held_.stop_training();
+    if (error) return;
+    held_.stop_training();
+    retrainings_.hand_back(true);
   });
   end_if_done();
 }
 
 void WorkerClient::Impl::end_if_done() {
   if (over_ || failure_ || pack_open_ || (!leaving_ && !draining_)) return;
-  if (held_.empty()) return finish();
-  if (held_.waiting() > 0 || waiting_for_acks_) return;
+  if (held_.empty() && retrainings_.empty()) return finish();
+  if (held_.waiting() > 0 || retrainings_.waits() || waiting_for_acks_) return;
   waiting_for_acks_ = true;
   tries_ = 0;  // if there is no connection, now is the time
   pause_.cancel();
@@ -539,8 +698,8 @@ void WorkerClient::Impl::finish() {
 
 // ---- the public face
 
-WorkerClient::WorkerClient(WorkerClientOptions options, TrainFunction train)
-    : impl_(std::make_unique<Impl>(std::move(options), std::move(train))) {}
+WorkerClient::WorkerClient(WorkerClientOptions options, TrainFunction train, RetrainFunction retrain)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(train), std::move(retrain))) {}
 WorkerClient::~WorkerClient() = default;
 void WorkerClient::run() { impl_->run(); }
 void WorkerClient::leave(const std::string& reason) { impl_->leave(reason); }

@@ -6,6 +6,7 @@
 
 #include "workers/client/daemon_url.h"
 #include "workers/client/pack_session.h"
+#include "workers/client/retraining_session.h"
 
 namespace fusion {
 
@@ -32,13 +33,16 @@ struct WorkerClientOptions {
 /// together (workers/client/pack_session.h), sends each result as soon as there is one, and keeps it until the daemon acknowledged it,
 /// over any number of connections.
 ///
+/// A retraining is taken the same way (workers/client/retraining_session.h), never beside trials. Asked to leave, or drained, the worker
+/// hands it back after its epoch, or at once when the grace ends.
+///
 /// Two threads that talk by posting values. The I/O thread, started by `run`, owns the connection, what is held and every
 /// timer, so heartbeats go out while trials train; the thread that calls `run` trains. What waits takes the room of what ended
 /// without a word to the daemon. A lost connection stops no training: after the reconnect the daemon says what is not wanted any more.
 class WorkerClient {
  public:
-  /// Fills empty fields of the options.
-  WorkerClient(WorkerClientOptions options, TrainFunction train);
+  /// Fills empty fields of the options. Without `retrain` every retraining ends failed, with a sentence.
+  WorkerClient(WorkerClientOptions options, TrainFunction train, RetrainFunction retrain = refuse_to_retrain);
   ~WorkerClient();
   WorkerClient(const WorkerClient&) = delete;
   WorkerClient& operator=(const WorkerClient&) = delete;

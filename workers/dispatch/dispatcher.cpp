@@ -82,11 +82,27 @@ Dispatcher::Dispatcher(asio::io_context& io, GroupCommit& store, const Clock& cl
       options_(std::move(options)),
       leases_(clock, options_.lease),
       timer_(io),
-      alive_(std::make_shared<Dispatcher*>(this)) {
+      alive_(std::make_shared<Dispatcher*>(this)),
+      retrainings_(io, store, clock, {options_.lease, options_.reconnect_grace}, retraining_hooks()) {
   start_timer();
 }
 
 Dispatcher::~Dispatcher() = default;
+
+RetrainingDispatch::Hooks Dispatcher::retraining_hooks() {
+  RetrainingDispatch::Hooks hooks;
+  hooks.send = [this](const std::string& worker, Message message) { send(worker, std::move(message)); };
+  hooks.close = [this](const std::string& name, const std::string& reason) {
+    const Worker* worker = find_worker(name);
+    if (worker != nullptr && worker->session) worker->session->close(reason);
+  };
+  hooks.connection = [this](const std::string& name) {
+    const Worker* worker = find_worker(name);
+    return worker != nullptr && worker->session ? worker->id : WorkerId{};
+  };
+  hooks.changed = [this] { schedule_pump(); };
+  return hooks;
+}
 
 // Work at the store, and its answer here, unless we are gone by then.
 template <typename Work, typename Done>
@@ -110,6 +126,7 @@ void Dispatcher::tick() {
   for (Lease& lease : leases_.take_expired()) {
     lose(std::move(lease), "the worker was silent for " + seconds_text(options_.lease) + " s");
   }
+  retrainings_.tick();
   if (queues_.admit(clock_.steady())) schedule_pump();
   forget_gone_workers();
   schedule_pump();
@@ -244,6 +261,7 @@ nlohmann::json Dispatcher::workers_json() const {
     std::set<std::int64_t> held;
     for (const Held& what : leases_.of_worker(name)) held.insert(what.trial.value);
     for (const Held& what : worker.unacked) held.insert(what.trial.value);
+    const std::optional<RetrainingId> retraining = retrainings_.held_by(name);
     list.push_back({{"id", worker.id.value},
                     {"name", name},
                     {"host", worker.hello.host},
@@ -254,6 +272,7 @@ nlohmann::json Dispatcher::workers_json() const {
                     {"code_version", worker.hello.code_version},
                     {"torch_version", worker.hello.torch_version},
                     {"held", held},
+                    {"retraining", retraining ? nlohmann::json(retraining->value) : nlohmann::json()},
                     {"connected_s", seconds_between(worker.connected, now)},
                     {"silent_s", seconds_between(worker.heard, now)}});
   }
@@ -278,6 +297,7 @@ void Dispatcher::schedule_pump() {
 void Dispatcher::pump() {
   std::map<std::pair<std::string, StudyId>, std::vector<TrialId>> packs;
   const bool granting = !stopped_ && !draining_ && clock_.steady() >= retry_at_;
+  if (granting) assign_retrainings();
   while (granting) {
     const auto study = queues_.next();
     if (!study) break;
@@ -297,8 +317,18 @@ void Dispatcher::pump() {
   }
 }
 
+// Before the trials: who runs dry for a retraining gets none.
+void Dispatcher::assign_retrainings() {
+  std::vector<RetrainingDispatch::Candidate> candidates;
+  for (const auto& [name, worker] : workers_) {
+    if (!worker.session || !worker.id || worker.leaving || clock_.steady() - worker.heard >= options_.lease) continue;
+    candidates.push_back({name, worker.id, used_slots(worker), worker.hello.pack});
+  }
+  retrainings_.assign(candidates, queues_.any_running(), queues_.next().has_value());
+}
+
 std::size_t Dispatcher::free_slots(const Worker& worker) const {
-  if (!worker.session || !worker.id || worker.leaving || draining_) return 0;
+  if (!worker.session || !worker.id || worker.leaving || draining_ || retrainings_.keeps_from_trials(worker.hello.name)) return 0;
   const std::size_t used = used_slots(worker);
   const auto slots = static_cast<std::size_t>(worker.hello.slots);
   return used >= slots ? 0 : slots - used;
@@ -419,28 +449,32 @@ void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const proto
   worker.leaving = false;
   ++worker.joining;
   lose_unnamed(worker, hello.held, "the worker came back without it");
-  std::vector<Held> refused;
-  const std::vector<Candidate> candidates = sort_held(worker, hello.held, refused);
-  auto work = [record = record_of(hello), candidates](Store& store) {
-    const WorkerId id = store.join_worker(record);
-    store.add_event(worker_event("worker_joined", id, record.name + " on " + record.host + ", device " + record.device));
-    std::vector<bool> yes;
-    for (const Candidate& c : candidates) yes.push_back(store.readopt(c.what.trial, c.what.attempt, id));
-    return std::pair(id, yes);
+  retrainings_.lose_unnamed(hello.name, hello.retrainings, false, "the worker came back without it");
+  protocol::Cancel refused{{}, "the trial ended, or went to another worker", {}};
+  const std::vector<Candidate> candidates = sort_held(worker, hello.held, refused.held);
+  const auto retraining = retrainings_.sort_held(hello.name, hello.retrainings, refused.retrainings);
+  auto work = [record = record_of(hello), candidates, retraining](Store& store) {
+    Adopted answer;
+    answer.worker = store.join_worker(record);
+    store.add_event(worker_event("worker_joined", answer.worker, record.name + " on " + record.host + ", device " + record.device));
+    for (const Candidate& c : candidates) answer.trials.push_back(store.readopt(c.what.trial, c.what.attempt, answer.worker));
+    if (retraining) answer.retraining = store.readopt_retraining(retraining->retraining, retraining->attempt, answer.worker);
+    return answer;
   };
-  auto done = [this, name = hello.name, session, candidates, refused](StoreResult<std::pair<WorkerId, std::vector<bool>>> result) {
+  auto done = [this, name = hello.name, session, candidates, retraining, cancel = refused](StoreResult<Adopted> result) mutable {
     Worker& w = *find_worker(name);  // stays while it joins
     --w.joining;
     const bool ok = result.ok();
-    std::vector<Held> cancelled = adopted(w, candidates, ok ? result.value().second : std::vector<bool>(candidates.size()));
+    const std::vector<Held> not_adopted = adopted(w, candidates, ok ? result.value().trials : std::vector<bool>(candidates.size()));
+    cancel.held.insert(cancel.held.begin(), not_adopted.begin(), not_adopted.end());
+    if (retraining && !retrainings_.adopted(name, *retraining, ok && result.value().retraining)) cancel.retrainings.push_back(*retraining);
     if (!ok) {
       logger("dispatch")->error("worker not recorded worker={}", name);
       session->close("the daemon could not record this worker");
       return;
     }
-    joined(name, session, result.value().first);
-    cancelled.insert(cancelled.end(), refused.begin(), refused.end());
-    if (!cancelled.empty()) send(name, protocol::Cancel{std::move(cancelled), "the trial ended, or went to another worker"});
+    joined(name, session, result.value().worker);
+    if (!cancel.held.empty() || !cancel.retrainings.empty()) send(name, std::move(cancel));
   };
   worker.adopting += candidates.size();
   commit(std::move(work), std::move(done));
@@ -532,7 +566,10 @@ void Dispatcher::leave(const WorkerSession& session, const std::string& reason) 
                            leases_.count(worker->hello.name), log_text(reason));
   if (id) note_left(worker->hello.name, id, reason);
   // One that said good-bye does not come back: what crossed its word on the way is queued again at once.
-  if (worker->leaving) lose_unnamed(*worker, {}, "the worker left");
+  if (worker->leaving) {
+    lose_unnamed(*worker, {}, "the worker left");
+    retrainings_.lose_unnamed(worker->hello.name, {}, false, "the worker left");
+  }
   schedule_pump();
 }
 
@@ -558,7 +595,7 @@ void Dispatcher::on_message(WorkerSession& session, const Message& message) {
     if constexpr (requires { on(*worker, m); }) {
       on(*worker, m);
     } else {
-      session.refuse("the daemon expects epoch, result, heartbeat, give_back or leaving from a worker that joined, got " +
+      session.refuse("the daemon expects reports, heartbeat, give_back or leaving from a worker that joined, got " +
                      protocol::encode(m).substr(0, 80));
     }
   };
@@ -621,21 +658,26 @@ void Dispatcher::on(Worker& worker, const protocol::Result& message) {
 void Dispatcher::on(Worker& worker, const protocol::Heartbeat& message) {
   const std::string name = worker.hello.name;
   for (Lease& lease : leases_.take_unnamed(name, message.held)) lose(std::move(lease), "the worker does not hold it any more");
-  std::vector<Held> refused;
-  const std::vector<Candidate> candidates = sort_held(worker, message.held, refused);
+  retrainings_.lose_unnamed(name, message.retrainings, true, "the worker does not hold it any more");
   const std::string reason = "the trial ended, or went to another worker";
-  if (!refused.empty()) send(name, protocol::Cancel{std::move(refused), reason});
-  if (candidates.empty()) return;
+  protocol::Cancel refused{{}, reason, {}};
+  const std::vector<Candidate> candidates = sort_held(worker, message.held, refused.held);
+  const auto retraining = retrainings_.sort_held(name, message.retrainings, refused.retrainings);
+  if (!refused.held.empty() || !refused.retrainings.empty()) send(name, std::move(refused));
+  if (candidates.empty() && !retraining) return;
   worker.adopting += candidates.size();
-  auto work = [candidates, id = worker.id](Store& store) {
-    std::vector<bool> yes;
-    for (const Candidate& c : candidates) yes.push_back(store.readopt(c.what.trial, c.what.attempt, id));
-    return yes;
+  auto work = [candidates, retraining, id = worker.id](Store& store) {
+    Adopted answer;
+    for (const Candidate& c : candidates) answer.trials.push_back(store.readopt(c.what.trial, c.what.attempt, id));
+    if (retraining) answer.retraining = store.readopt_retraining(retraining->retraining, retraining->attempt, id);
+    return answer;
   };
-  auto done = [this, name, candidates, reason](StoreResult<std::vector<bool>> yes) {
-    std::vector<Held> cancelled =
-        adopted(*find_worker(name), candidates, yes.ok() ? yes.value() : std::vector<bool>(candidates.size()));
-    if (!cancelled.empty()) send(name, protocol::Cancel{std::move(cancelled), reason});
+  auto done = [this, name, candidates, retraining, reason](StoreResult<Adopted> yes) {
+    const bool ok = yes.ok();
+    protocol::Cancel cancel{{}, reason, {}};
+    if (Worker* w = find_worker(name)) cancel.held = adopted(*w, candidates, ok ? yes.value().trials : std::vector<bool>(candidates.size()));
+    if (retraining && !retrainings_.adopted(name, *retraining, ok && yes.value().retraining)) cancel.retrainings.push_back(*retraining);
+    if (!cancel.held.empty() || !cancel.retrainings.empty()) send(name, std::move(cancel));
   };
   commit(std::move(work), std::move(done));
 }
@@ -646,8 +688,13 @@ void Dispatcher::on(Worker& worker, const protocol::GiveBack& message) {
     if (!lease || lease->doomed) continue;
     end_attempt(worker.hello.name, outcome_without_score(what, Outcome::preempted, message.reason), std::move(lease), false);
   }
+  retrainings_.give_back(worker.hello.name, message.retrainings, message.reason);
   schedule_pump();
 }
+
+void Dispatcher::on(Worker& worker, const protocol::RetrainingEpochReport& message) { retrainings_.on(worker.hello.name, message); }
+void Dispatcher::on(Worker& worker, const protocol::RetrainingProgressReport& message) { retrainings_.on(worker.hello.name, message); }
+void Dispatcher::on(Worker& worker, const protocol::RetrainingResult& message) { retrainings_.on(worker.hello.name, message); }
 
 void Dispatcher::on(Worker& worker, const protocol::Leaving& message) {
   logger("dispatch")->info("worker leaving worker={} reason={}", worker.hello.name, log_text(message.reason));
@@ -796,7 +843,7 @@ void Dispatcher::forget_gone_workers() {
   std::erase_if(workers_, [this](const auto& entry) {
     const Worker& worker = entry.second;
     return !worker.session && worker.joining == 0 && worker.granting == 0 && worker.adopting == 0 && worker.unacked.empty() &&
-           leases_.count(entry.first) == 0;
+           leases_.count(entry.first) == 0 && !retrainings_.involves(entry.first);
   });
 }
 

@@ -22,6 +22,7 @@
 #include "store/group_commit.h"
 #include "workers/dispatch/early_stopping.h"
 #include "workers/dispatch/lease_table.h"
+#include "workers/dispatch/retraining_dispatch.h"
 #include "workers/dispatch/study_queues.h"
 #include "workers/protocol/messages.h"
 
@@ -69,6 +70,8 @@ struct DispatchOptions {
 /// equally many packs to train. Few trials at the end of a step are thus spread over all workers with room. A worker that comes free when
 /// nothing is queued any more idles no longer than the others take for what they were given: `slots` trials each, two packs by default.
 ///
+/// A worker that retrains, or runs dry for a retraining, is given no trials (workers/dispatch/retraining_dispatch.h).
+///
 /// Nothing is sent before it is on disk: a pack leaves after its leases are committed, an acknowledgement after the result.
 /// Every change of a trial is one function of the store, posted in the order things happened; answers come back in that order,
 /// so whatever this class believes is at worst older than the store, never different.
@@ -102,6 +105,9 @@ class Dispatcher {
   void drain_workers(const std::string& reason);
   /// No more packs, no more timer: what comes in is still recorded. For the end of the daemon.
   void stop();
+
+  RetrainingDispatch& retrainings() { return retrainings_; }
+  const RetrainingDispatch& retrainings() const { return retrainings_; }
 
   struct Outstanding {
     std::size_t queued = 0, leased = 0;
@@ -144,6 +150,11 @@ class Dispatcher {
     protocol::Held what;
     bool known = false;
   };
+  struct Adopted {  // the store's answer to candidates
+    WorkerId worker;
+    std::vector<bool> trials;
+    bool retraining = false;
+  };
   struct Finished {
     FinishResult result;
     std::optional<Trial> trial;  // if it was never submitted
@@ -155,6 +166,8 @@ class Dispatcher {
   // granting
   void schedule_pump();
   void pump();
+  void assign_retrainings();
+  RetrainingDispatch::Hooks retraining_hooks();
   std::size_t free_slots(const Worker& worker) const;
   std::size_t used_slots(const Worker& worker) const;
   std::size_t room(const Worker& worker) const;
@@ -179,6 +192,9 @@ class Dispatcher {
   void on(Worker& worker, const protocol::Heartbeat& message);
   void on(Worker& worker, const protocol::GiveBack& message);
   void on(Worker& worker, const protocol::Leaving& message);
+  void on(Worker& worker, const protocol::RetrainingEpochReport& message);
+  void on(Worker& worker, const protocol::RetrainingProgressReport& message);
+  void on(Worker& worker, const protocol::RetrainingResult& message);
 
   // ends
   void end_attempt(const std::string& worker, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge);
@@ -220,6 +236,7 @@ class Dispatcher {
   std::uint64_t turn_ = 0;
   std::size_t told_free_ = 0;
   std::shared_ptr<Dispatcher*> alive_;  // answers that find it gone are dropped
+  RetrainingDispatch retrainings_;
 };
 
 }  // namespace fusion

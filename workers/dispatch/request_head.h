@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace fusion {
 
@@ -19,6 +21,8 @@ struct HttpResponse {
   int status = 200;
   std::string content_type = "application/json";
   std::string body;
+  std::string file{};  ///< if there is one, its bytes are sent in place of the body, piece by piece
+  std::vector<std::pair<std::string, std::string>> headers{};
 };
 
 /// {"error": {"problems": [sentence]}}: how every error is answered.

@@ -62,6 +62,16 @@ HttpResponse problem_of(boost::system::error_code error, const ServerOptions& op
   return http_problem(400, "the request is not legal HTTP: " + error.message());
 }
 
+template <typename Body>
+void set_fields(http::response<Body>& message, const HttpResponse& response, bool keep_alive) {
+  message.set(http::field::server, "fusiond");
+  message.set(http::field::content_type, response.content_type);
+  message.set(http::field::cache_control, "no-store");
+  message.set("X-Content-Type-Options", "nosniff");
+  for (const auto& [name, value] : response.headers) message.set(name, value);
+  message.keep_alive(keep_alive);
+}
+
 /// Nobody is there to read an answer: closed, reset, too slow.
 bool is_gone(boost::system::error_code error) {
   return error == http::error::end_of_stream || error == http::error::partial_message ||
@@ -110,6 +120,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   asio::awaitable<bool> receive(std::shared_ptr<Connection> connection, std::shared_ptr<Parser> parser);
   asio::awaitable<bool> reply(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version,
                               bool keep_alive, bool head_only = false);
+  asio::awaitable<bool> reply_file(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version, bool keep_alive);
   asio::awaitable<HttpResponse> ask_handler(std::shared_ptr<Connection> connection, Request request);
   void begin_session(Connection& connection, Request request);
 
@@ -200,7 +211,9 @@ asio::awaitable<void> Server::Impl::serve(tcp::socket socket) {
     } else {
       response = co_await ask_handler(connection, std::move(request));
     }
-    const bool again = co_await reply(connection, std::move(response), version, keep_alive, head_only);
+    bool again = false;
+    if (response.file.empty()) again = co_await reply(connection, std::move(response), version, keep_alive, head_only);
+    else again = co_await reply_file(connection, std::move(response), version, keep_alive);
     if (!again) break;
   }
   boost::system::error_code ignored;
@@ -240,16 +253,35 @@ asio::awaitable<bool> Server::Impl::reply(std::shared_ptr<Connection> connection
   boost::system::error_code error;
   keep_alive = keep_alive && !stopping;
   http::response<http::string_body> message(static_cast<http::status>(response.status), version);
-  message.set(http::field::server, "fusiond");
-  message.set(http::field::content_type, response.content_type);
-  message.set(http::field::cache_control, "no-store");
-  message.set("X-Content-Type-Options", "nosniff");
-  message.keep_alive(keep_alive);
+  set_fields(message, response, keep_alive);
   message.body() = std::move(response.body);
   message.prepare_payload();
   if (head_only) message.body().clear();  // the length stays, as of a GET
   connection->stream.expires_after(options.timeout);
   co_await http::async_write(connection->stream, message, asio::redirect_error(asio::use_awaitable, error));
+  co_return !error && keep_alive;
+}
+
+// In pieces of some kilobytes, read as the peer takes them; each has the whole time limit.
+asio::awaitable<bool> Server::Impl::reply_file(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version,
+                                               bool keep_alive) {
+  boost::system::error_code error;
+  keep_alive = keep_alive && !stopping;
+  http::response<http::file_body> message(static_cast<http::status>(response.status), version);
+  message.body().open(response.file.c_str(), beast::file_mode::scan, error);
+  if (error) {
+    logger("dispatch")->error("file not sent path={} reason={}", log_text(response.file), log_text(error.message()));
+    HttpResponse problem = http_problem(410, "the file is not there any more: " + response.file);
+    const bool again = co_await reply(connection, std::move(problem), version, keep_alive);
+    co_return again;
+  }
+  set_fields(message, response, keep_alive);
+  message.prepare_payload();
+  http::response_serializer<http::file_body> serializer(message);
+  while (!error && !serializer.is_done()) {
+    connection->stream.expires_after(options.timeout);
+    co_await http::async_write_some(connection->stream, serializer, asio::redirect_error(asio::use_awaitable, error));
+  }
   co_return !error && keep_alive;
 }
 

@@ -67,6 +67,10 @@ std::optional<StudyId> StudyQueues::next() const {
   return best->study.id;
 }
 
+bool StudyQueues::any_running() const {
+  return std::ranges::any_of(queues_, [](const auto& entry) { return !entry.second.study.paused; });
+}
+
 std::size_t StudyQueues::ready(StudyId study) const {
   const auto found = queues_.find(study);
   return found == queues_.end() ? 0 : found->second.again.size() + found->second.fresh.size();

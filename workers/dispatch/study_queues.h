@@ -49,6 +49,8 @@ class StudyQueues {
 
   /// The study whose turn it is: not paused, something ready, highest priority, served longest ago.
   std::optional<StudyId> next() const;
+  /// A study that is not paused has trials now, or may have some soon.
+  bool any_running() const;
   std::size_t ready(StudyId study) const;
   std::size_t waiting(StudyId study) const;  ///< ready or standing aside
   /// Up to `count` trials from the front; the study's turn is over.

@@ -24,6 +24,9 @@ constexpr std::size_t kMaxDepth = 32;
 constexpr std::size_t kMaxHeld = 100'000;    // trials named by one frame
 constexpr std::size_t kMaxName = 200;        // names, hosts, devices, versions
 constexpr std::size_t kMaxText = 64u << 10;  // sentences, paths
+constexpr std::size_t kMaxArtifacts = 100;
+constexpr std::size_t kMaxLineage = 64u << 10;    // bytes of JSON
+constexpr std::size_t kMaxEvaluation = 8u << 20;  // bytes of JSON: confusion matrices of a thousand classes
 constexpr std::size_t kMaxProblems = 10;
 constexpr std::int64_t kMaxSlots = 65'536;
 constexpr std::int64_t kMaxCount = 1'000'000'000;  // attempts, epochs
@@ -52,6 +55,30 @@ json held_json(const std::vector<Held>& held) {
   return list;
 }
 
+json held_json(const std::vector<HeldRetraining>& held) {
+  json list = json::array();
+  for (const HeldRetraining& h : held) list.push_back({{"retraining", h.retraining.value}, {"attempt", h.attempt}});
+  return list;
+}
+
+/// Throws for the first number in it that JSON cannot carry.
+void require_finite(const json& value, std::string_view frame, const std::string& pointer = "") {
+  if (value.is_number_float()) finite(frame, pointer.empty() ? pointer : pointer.substr(1), value.get<double>());
+  if (!value.is_structured()) return;
+  for (const auto& [key, member] : value.items()) {
+    if (member.is_number_float() || member.is_structured()) require_finite(member, frame, pointer + "/" + key);
+  }
+}
+
+/// A value's own members, behind the type and what it is of.
+json frame_of(std::string_view type, const HeldRetraining& what, json members) {
+  require_finite(members, type);
+  members["type"] = type;
+  members["retraining"] = what.retraining.value;
+  members["attempt"] = what.attempt;
+  return members;
+}
+
 json put(const Hello& m) {
   return {{"type", "hello"},
           {"protocol", m.protocol},
@@ -63,7 +90,8 @@ json put(const Hello& m) {
           {"slots", m.slots},
           {"code_version", m.code_version},
           {"torch_version", m.torch_version},
-          {"held", held_json(m.held)}};
+          {"held", held_json(m.held)},
+          {"retrainings", held_json(m.retrainings)}};
 }
 
 json put(const Epoch& m) {
@@ -97,10 +125,24 @@ json put(const Result& m) {
   return frame;
 }
 
-json put(const Heartbeat& m) { return {{"type", "heartbeat"}, {"held", held_json(m.held)}}; }
+json put(const Heartbeat& m) {
+  return {{"type", "heartbeat"}, {"held", held_json(m.held)}, {"retrainings", held_json(m.retrainings)}};
+}
 
 json put(const GiveBack& m) {
-  return {{"type", "give_back"}, {"held", held_json(m.held)}, {"reason", cut(m.reason, kMaxText)}};
+  return {{"type", "give_back"},
+          {"held", held_json(m.held)},
+          {"retrainings", held_json(m.retrainings)},
+          {"reason", cut(m.reason, kMaxText)}};
+}
+
+json put(const RetrainingEpochReport& m) { return frame_of("retraining_epoch", m.what, m.epoch.to_json()); }
+json put(const RetrainingProgressReport& m) { return frame_of("retraining_progress", m.what, m.progress.to_json()); }
+
+json put(const RetrainingResult& m) {
+  RetrainingOutcome outcome = m.outcome;
+  outcome.error = cut(outcome.error, kMaxText);
+  return frame_of("retraining_result", {outcome.retraining, outcome.attempt}, outcome.to_json());
 }
 
 json put(const Leaving& m) { return {{"type", "leaving"}, {"reason", cut(m.reason, kMaxText)}}; }
@@ -138,7 +180,23 @@ json put(const Ack& m) {
 }
 
 json put(const Cancel& m) {
-  return {{"type", "cancel"}, {"held", held_json(m.held)}, {"reason", cut(m.reason, kMaxText)}};
+  return {{"type", "cancel"},
+          {"held", held_json(m.held)},
+          {"retrainings", held_json(m.retrainings)},
+          {"reason", cut(m.reason, kMaxText)}};
+}
+
+json put(const RetrainingLease& m) {
+  return frame_of("retraining", {m.job.retraining, m.job.attempt}, m.job.to_json());
+}
+
+json put(const RetrainingAck& m) {
+  return {{"type", "retraining_ack"},     {"what", m.what},   {"retraining", m.held.retraining.value},
+          {"attempt", m.held.attempt}, {"epoch", m.epoch}, {"accepted", m.accepted}};
+}
+
+json put(const HandBack& m) {
+  return {{"type", "hand_back"}, {"retrainings", held_json(m.retrainings)}, {"reason", cut(m.reason, kMaxText)}};
 }
 
 json put(const Prune& m) {
@@ -193,6 +251,35 @@ std::vector<Held> held_at(JsonReader& reader) {
   return held;
 }
 
+std::vector<HeldRetraining> retrainings_at(JsonReader& reader) {
+  std::vector<HeldRetraining> held;
+  for (JsonReader& element : bounded_list(reader, "retrainings", kMaxHeld)) {
+    HeldRetraining h;
+    h.retraining = id_at<RetrainingId>(element, "retraining");
+    h.attempt = attempt_at(element);
+    element.finish();
+    held.push_back(h);
+  }
+  return held;
+}
+
+HeldRetraining held_retraining_at(JsonReader& reader) { return {id_at<RetrainingId>(reader, "retraining"), attempt_at(reader)}; }
+
+/// A member that others read later is held to a size here.
+void bound_text(JsonReader& reader, std::string_view key, std::size_t limit) {
+  const json* text = reader.raw(key);
+  if (text == nullptr || !text->is_string() || text->get_ref<const std::string&>().size() <= limit) return;
+  reader.fail(key, "expected at most " + std::to_string(limit) + " bytes, got " +
+                       std::to_string(text->get_ref<const std::string&>().size()));
+}
+
+void bound_json(JsonReader& reader, std::string_view key, std::size_t limit) {
+  const json* value = reader.raw(key);
+  if (value == nullptr) return;
+  const std::size_t bytes = value->dump(-1, ' ', false, json::error_handler_t::replace).size();
+  if (bytes > limit) reader.fail(key, "expected at most " + std::to_string(limit) + " bytes, got " + std::to_string(bytes));
+}
+
 /// Another version's hello is not held to this version's members: the version is what must be refused.
 Message take_hello(JsonReader& reader) {
   Hello m;
@@ -209,6 +296,7 @@ Message take_hello(JsonReader& reader) {
   m.code_version = short_name(reader, "code_version");
   m.torch_version = short_name(reader, "torch_version");
   m.held = held_at(reader);
+  m.retrainings = retrainings_at(reader);
   reader.finish();
   return m;
 }
@@ -249,15 +337,62 @@ Message take_result(JsonReader& reader) {
 }
 
 Message take_heartbeat(JsonReader& reader) {
-  Heartbeat m{held_at(reader)};
+  Heartbeat m{held_at(reader), retrainings_at(reader)};
   reader.finish();
   return m;
 }
 
 Message take_give_back(JsonReader& reader) {
-  GiveBack m{held_at(reader), bounded_text(reader, "reason", kMaxText)};
+  GiveBack m{held_at(reader), bounded_text(reader, "reason", kMaxText), retrainings_at(reader)};
   reader.finish();
   return m;
+}
+
+Message take_retraining_epoch(JsonReader& reader) {
+  RetrainingEpochReport m;
+  m.what = held_retraining_at(reader);
+  m.epoch = RetrainingEpoch::read(reader);
+  return m;
+}
+
+Message take_retraining_progress(JsonReader& reader) {
+  RetrainingProgressReport m;
+  m.what = held_retraining_at(reader);
+  m.progress = RetrainingProgress::read(reader);
+  return m;
+}
+
+/// Sizes first: what follows copies. Digests, names and the one folder that artifacts may lie in are the daemon's to look at.
+void bound_score(JsonReader& score) {
+  bound_json(score, "evaluation", kMaxEvaluation);
+  for (JsonReader& artifact : bounded_list(score, "artifacts", kMaxArtifacts)) {
+    bound_text(artifact, "name", kMaxName);
+    bound_text(artifact, "path", kMaxText);
+    const json* digest = artifact.raw("sha256");
+    const bool hex = digest != nullptr && digest->is_string() && digest->get_ref<const std::string&>().size() == 64 &&
+                     digest->get_ref<const std::string&>().find_first_not_of("0123456789abcdef") == std::string::npos;
+    if (!hex) artifact.fail("sha256", "expected 64 lower-case hexadecimal digits");
+  }
+}
+
+Message take_retraining_result(JsonReader& reader) {
+  bound_text(reader, "error", kMaxText);
+  for (const char* name : {"device", "code_version", "torch_version"}) bound_text(reader, name, kMaxName);
+  if (const json* score = reader.raw("score"); score != nullptr && score->is_object()) {
+    JsonReader score_reader = reader.object("score");
+    bound_score(score_reader);
+  }
+  if (!reader.problems().empty()) return RetrainingResult{};
+  return RetrainingResult{RetrainingOutcome::read(reader)};
+}
+
+Message take_retraining(JsonReader& reader) {
+  for (const char* name : {"dataset_path", "folder"}) bound_text(reader, name, kMaxText);
+  bound_text(reader, "dataset_digest", kMaxName);
+  bound_json(reader, "lineage", kMaxLineage);
+  if (!reader.has("lineage")) reader.fail("lineage", "is missing; expected an object");
+  if (!reader.problems().empty()) return RetrainingLease{};
+  return RetrainingLease{RetrainingJob::read(reader)};
 }
 
 Message take_leaving(JsonReader& reader) {
@@ -327,7 +462,24 @@ Message take_ack(JsonReader& reader) {
 }
 
 Message take_cancel(JsonReader& reader) {
-  Cancel m{held_at(reader), bounded_text(reader, "reason", kMaxText)};
+  Cancel m{held_at(reader), bounded_text(reader, "reason", kMaxText), retrainings_at(reader)};
+  reader.finish();
+  return m;
+}
+
+Message take_retraining_ack(JsonReader& reader) {
+  RetrainingAck m;
+  m.what = reader.text("what");
+  if (reader.has("what") && m.what != "result" && m.what != "epoch") reader.fail("what", "expected \"result\" or \"epoch\"");
+  m.held = held_retraining_at(reader);
+  m.epoch = static_cast<int>(reader.integer("epoch", 0, kMaxCount));
+  m.accepted = reader.boolean("accepted");
+  reader.finish();
+  return m;
+}
+
+Message take_hand_back(JsonReader& reader) {
+  HandBack m{retrainings_at(reader), bounded_text(reader, "reason", kMaxText)};
   reader.finish();
   return m;
 }
@@ -352,7 +504,9 @@ constexpr Type kTypes[] = {
     {"hello", take_hello},     {"epoch", take_epoch},     {"result", take_result},   {"heartbeat", take_heartbeat},
     {"give_back", take_give_back}, {"leaving", take_leaving}, {"welcome", take_welcome}, {"refused", take_refused},
     {"pack", take_pack},       {"ack", take_ack},         {"cancel", take_cancel},   {"prune", take_prune},
-    {"drain", take_drain},
+    {"drain", take_drain},     {"retraining", take_retraining}, {"retraining_epoch", take_retraining_epoch},
+    {"retraining_progress", take_retraining_progress}, {"retraining_result", take_retraining_result},
+    {"retraining_ack", take_retraining_ack}, {"hand_back", take_hand_back},
 };
 
 const Type& type_of(const json& document) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/id.h"
+#include "space/retraining.h"
 #include "space/study.h"
 #include "space/trial.h"
 
@@ -14,13 +15,20 @@
 namespace fusion::protocol {
 
 /// Raised when a message changes meaning. A worker with another version is refused.
-inline constexpr int kVersion = 2;
+inline constexpr int kVersion = 3;
 
 /// A trial by attempt: the unit of holding, giving back and cancelling.
 struct Held {
   TrialId trial;
   int attempt = 0;
   auto operator<=>(const Held&) const = default;
+};
+
+/// The same of a retraining.
+struct HeldRetraining {
+  RetrainingId retraining;
+  int attempt = 0;
+  auto operator<=>(const HeldRetraining&) const = default;
 };
 
 // ---- worker to daemon
@@ -36,6 +44,7 @@ struct Hello {
   int slots = 1;       ///< trials it wants to hold at once, in training or waiting; at least `pack`
   std::string code_version, torch_version;
   std::vector<Held> held;
+  std::vector<HeldRetraining> retrainings;  ///< likewise
   bool operator==(const Hello&) const = default;
 };
 struct Epoch {
@@ -51,13 +60,30 @@ struct Result {
 /// Extends the leases of what is named; what the daemon thought leased to this worker and is not named is requeued as lost.
 struct Heartbeat {
   std::vector<Held> held;
+  std::vector<HeldRetraining> retrainings{};
   bool operator==(const Heartbeat&) const = default;
 };
-/// Returned untrained: requeued as preempted, no retry used.
+/// Returned untrained, a retraining as far as its checkpoint: requeued as preempted, no retry used.
 struct GiveBack {
   std::vector<Held> held;
   std::string reason;
+  std::vector<HeldRetraining> retrainings{};
   bool operator==(const GiveBack&) const = default;
+};
+struct RetrainingEpochReport {
+  HeldRetraining what;
+  RetrainingEpoch epoch;
+  bool operator==(const RetrainingEpochReport&) const = default;
+};
+/// For those who watch: never stored, never acknowledged. Extends the lease.
+struct RetrainingProgressReport {
+  HeldRetraining what;
+  RetrainingProgress progress;
+  bool operator==(const RetrainingProgressReport&) const = default;
+};
+struct RetrainingResult {
+  RetrainingOutcome outcome;
+  bool operator==(const RetrainingResult&) const = default;
 };
 /// The worker will exit; it wants no more packs and will close once its results are acknowledged.
 struct Leaving {
@@ -93,6 +119,11 @@ struct Pack : PackHeader {
   std::vector<TrialJob> trials;
   bool operator==(const Pack&) const = default;
 };
+/// A lease on one retraining.
+struct RetrainingLease {
+  RetrainingJob job;
+  bool operator==(const RetrainingLease&) const = default;
+};
 /// The transaction that records it is on disk. `accepted` false: the trial was final already; drop it all the same.
 struct Ack {
   std::string what;  ///< "result" or "epoch"
@@ -102,10 +133,19 @@ struct Ack {
   bool accepted = true;
   bool operator==(const Ack&) const = default;
 };
+/// The same of a retraining.
+struct RetrainingAck {
+  std::string what;  ///< "result" or "epoch"
+  HeldRetraining held;
+  int epoch = 0;  ///< for "epoch"
+  bool accepted = true;
+  bool operator==(const RetrainingAck&) const = default;
+};
 /// Stop training these and answer outcome cancelled (which is acknowledged like any result).
 struct Cancel {
   std::vector<Held> held;
   std::string reason;
+  std::vector<HeldRetraining> retrainings{};
   bool operator==(const Cancel&) const = default;
 };
 /// End these early: the outcome is pruned, with the score of the epochs that were finished. What is not in training is ignored.
@@ -114,12 +154,19 @@ struct Prune {
   std::string reason;
   bool operator==(const Prune&) const = default;
 };
-/// Finish what is held, then leave and exit 0.
+/// Stop these once the epoch at hand is in a checkpoint, and give them back.
+struct HandBack {
+  std::vector<HeldRetraining> retrainings;
+  std::string reason;
+  bool operator==(const HandBack&) const = default;
+};
+/// Finish what is held (a retraining is handed back after its epoch), then leave and exit 0.
 struct Drain {
   std::string reason;
   bool operator==(const Drain&) const = default;
 };
 
-using Message = std::variant<Hello, Epoch, Result, Heartbeat, GiveBack, Leaving, Welcome, Refused, Pack, Ack, Cancel, Prune, Drain>;
+using Message = std::variant<Hello, Epoch, Result, Heartbeat, GiveBack, Leaving, RetrainingEpochReport, RetrainingProgressReport,
+                             RetrainingResult, Welcome, Refused, Pack, Ack, Cancel, Prune, Drain, RetrainingLease, RetrainingAck, HandBack>;
 
 }  // namespace fusion::protocol

@@ -33,7 +33,42 @@ Score some_score() {
   return score;
 }
 
+RetrainingJob some_job() {
+  RetrainingJob job;
+  job.retraining = RetrainingId{9};
+  job.attempt = 2;
+  job.architecture = architecture_from_text("[[3,0,0],[1,3,2,\"glu\"]]");
+  job.dataset_path = "/data/features.json";
+  job.dataset_digest = std::string(64, 'a');
+  job.options.head = HeadKind::bert;
+  job.options.finetune = Finetune::none;
+  job.seed = (std::uint64_t{1} << 53) - 1;
+  job.folder = "/data/artifacts/retraining-9-00000000";
+  job.lineage = {{"study", {{"id", 1}, {"name", "first"}}}};
+  return job;
+}
+
+RetrainingOutcome some_outcome() {
+  RetrainingOutcome outcome;
+  outcome.retraining = RetrainingId{9};
+  outcome.attempt = 2;
+  outcome.score.emplace();
+  outcome.score->dev_score = 1.0 / 3;
+  outcome.score->test_score = 0.25;
+  outcome.score->batch = 16;
+  outcome.score->evaluation = {{"dev", {{"confusion", {{1, 2}, {3, 4}}}}}};
+  outcome.score->artifacts = {{"model.pt", "/data/artifacts/model.pt", 123, std::string(64, 'e')}};
+  outcome.device = "cpu";
+  return outcome;
+}
+
 std::vector<Message> one_of_each() {
+  const std::vector<HeldRetraining> retrainings{{RetrainingId{9}, 2}};
+  RetrainingOutcome not_retrained;
+  not_retrained.retraining = RetrainingId{3};
+  not_retrained.attempt = 1;
+  not_retrained.outcome = Outcome::failed;
+  not_retrained.error = "the loss became NaN in epoch 2; the last finite one was 1.25";
   TrialOutcome completed;
   completed.trial = TrialId{7};
   completed.attempt = 3;
@@ -51,19 +86,29 @@ std::vector<Message> one_of_each() {
   pack.trials.push_back({TrialId{1}, 1, architecture_from_text("[[3,0,0],[1,3,2,\"glu\"]]"), (std::uint64_t{1} << 53) - 1});
   pack.trials.push_back({TrialId{2}, 9, architecture_from_text("[[0,0,3]]"), 0});
   const std::vector<Held> held{{TrialId{1}, 2}, {TrialId{std::numeric_limits<std::int64_t>::max()}, 1}};
-  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held},
+  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held, retrainings},
           Epoch{TrialId{4}, 1, {1, 0.1, 0.9, 1e-6, 0.25}},
           Result{completed},
           Result{failed},
           Heartbeat{held},
+          Heartbeat{{}, retrainings},
           Heartbeat{},
           GiveBack{held, "oom"},
+          GiveBack{{}, "asked for", retrainings},
+          RetrainingEpochReport{retrainings[0], {3, 2, 0.5, 0.25, 0.875, 1e-3, 12.5, 4000}},
+          RetrainingProgressReport{retrainings[0], {3, 71, 100, 1000, 250.5, 60}},
+          RetrainingResult{some_outcome()},
+          RetrainingResult{not_retrained},
+          RetrainingLease{some_job()},
+          RetrainingAck{"epoch", retrainings[0], 3, false},
+          HandBack{retrainings, "paused"},
           Leaving{"bye"},
           Welcome{WorkerId{3}, 0.5, 0.1, "0.1.0"},
           Refused{"no"},
           pack,
           Ack{"epoch", TrialId{1}, 1, 2, false},
           Cancel{held, "cancelled"},
+          Cancel{{}, "cancelled", retrainings},
           Prune{held, "behind"},
           Drain{"end"}};
 }
@@ -82,6 +127,15 @@ std::string with(const Message& message, const std::string& pointer, const nlohm
   nlohmann::json frame = nlohmann::json::parse(encode(message));
   frame[nlohmann::json::json_pointer(pointer)] = value;
   return frame.dump();
+}
+
+/// The first message of a type.
+template <typename M>
+Message first_of() {
+  for (const Message& message : one_of_each()) {
+    if (std::holds_alternative<M>(message)) return message;
+  }
+  return Drain{};
 }
 
 TEST(CodecTest, EveryMessageRoundTrips) {
@@ -124,8 +178,8 @@ TEST(CodecTest, UnknownMembersAreRefusedWhereverTheyStand) {
   const std::vector<Message> all = one_of_each();
   EXPECT_THAT(refusal(with(all[0], "/held/0/x", 1)), HasSubstr("hello frame: /held/0/x: is not a known key"));
   EXPECT_THAT(refusal(with(all[2], "/score/x", 1)), HasSubstr("/score/x"));
-  EXPECT_THAT(refusal(with(all[10], "/training/x", 1)), HasSubstr("/training/x"));
-  EXPECT_THAT(refusal(with(all[10], "/trials/1/x", 1)), HasSubstr("/trials/1/x"));
+  EXPECT_THAT(refusal(with(first_of<Pack>(), "/training/x", 1)), HasSubstr("/training/x"));
+  EXPECT_THAT(refusal(with(first_of<Pack>(), "/trials/1/x", 1)), HasSubstr("/trials/1/x"));
 }
 
 TEST(CodecTest, WrongValuesAreNamedByPointer) {
@@ -147,11 +201,35 @@ TEST(CodecTest, WrongValuesAreNamedByPointer) {
   EXPECT_THAT(refusal(with(all[3], "/outcome", "pruned")), HasSubstr("/score: is missing"));
   EXPECT_EQ(refusal(with(all[2], "/outcome", "pruned")), "");
   EXPECT_THAT(refusal(with(all[3], "/error", std::string(70'000, 'e'))), HasSubstr("/error"));
-  EXPECT_THAT(refusal(with(all[10], "/trials/0/seed", std::uint64_t{1} << 53)), HasSubstr("/trials/0/seed"));
-  EXPECT_THAT(refusal(with(all[10], "/trials/0/architecture", nlohmann::json::parse("[[1,1,9]]"))), HasSubstr("/trials/0/architecture"));
-  EXPECT_THAT(refusal(with(all[10], "/order_seed", std::uint64_t{1} << 53)), HasSubstr("/order_seed"));
-  EXPECT_THAT(refusal(with(all[10], "/training/epochs", 0)), HasSubstr("/training/epochs"));
-  EXPECT_THAT(refusal(with(all[11], "/what", "thanks")), HasSubstr("/what"));
+  EXPECT_THAT(refusal(with(first_of<Pack>(), "/trials/0/seed", std::uint64_t{1} << 53)), HasSubstr("/trials/0/seed"));
+  EXPECT_THAT(refusal(with(first_of<Pack>(), "/trials/0/architecture", nlohmann::json::parse("[[1,1,9]]"))), HasSubstr("/trials/0/architecture"));
+  EXPECT_THAT(refusal(with(first_of<Pack>(), "/order_seed", std::uint64_t{1} << 53)), HasSubstr("/order_seed"));
+  EXPECT_THAT(refusal(with(first_of<Pack>(), "/training/epochs", 0)), HasSubstr("/training/epochs"));
+  EXPECT_THAT(refusal(with(first_of<Ack>(), "/what", "thanks")), HasSubstr("/what"));
+}
+
+TEST(CodecTest, WhatIsWrongOfARetrainingIsNamed) {
+  const Message lease = first_of<RetrainingLease>(), result = first_of<RetrainingResult>();
+  EXPECT_THAT(refusal(with(lease, "/options/x", 1)), HasSubstr("/options/x"));
+  EXPECT_THAT(refusal(with(lease, "/options/bert_heads", 7)), HasSubstr("/options/bert_heads"));
+  EXPECT_THAT(refusal(with(lease, "/seed", std::uint64_t{1} << 53)), HasSubstr("/seed"));
+  EXPECT_THAT(refusal(with(lease, "/folder", std::string(70'000, 'f'))), HasSubstr("/folder: expected at most"));
+  EXPECT_THAT(refusal(with(lease, "/lineage", {{"x", std::string(70'000, 'l')}})), HasSubstr("/lineage: expected at most"));
+  EXPECT_THAT(refusal(with(result, "/outcome", "failed")), HasSubstr("/score"));
+  EXPECT_THAT(refusal(with(result, "/outcome", "pruned")), HasSubstr("a retraining is never pruned"));
+  EXPECT_THAT(refusal(with(result, "/score/x", 1)), HasSubstr("/score/x"));
+  EXPECT_THAT(refusal(with(result, "/score/artifacts/0/name", "../../etc/passwd")), HasSubstr("/score/artifacts/0/name"));
+  EXPECT_THAT(refusal(with(result, "/score/artifacts/0/sha256", "abc")), HasSubstr("/score/artifacts/0/sha256"));
+  EXPECT_THAT(refusal(with(result, "/score/evaluation", {{"x", std::string(9 << 20, 'e')}})), HasSubstr("/score/evaluation: expected at most"));
+  nlohmann::json many = nlohmann::json::array();
+  for (int i = 0; i < 101; ++i) many.push_back({{"name", std::to_string(i)}, {"path", "/x"}, {"bytes", 1}, {"sha256", std::string(64, 'a')}});
+  EXPECT_THAT(refusal(with(result, "/score/artifacts", many)), HasSubstr("/score/artifacts: expected at most 100 elements"));
+  EXPECT_THAT(refusal(with(first_of<RetrainingEpochReport>(), "/phase", 3)), HasSubstr("/phase"));
+  EXPECT_THAT(refusal(with(first_of<RetrainingProgressReport>(), "/rows", -1)), HasSubstr("/rows"));
+  EXPECT_THAT(refusal(with(first_of<HandBack>(), "/retrainings/0/attempt", 0)), HasSubstr("/retrainings/0/attempt"));
+  RetrainingOutcome outcome = some_outcome();
+  outcome.score->evaluation["dev"]["loss"] = std::nan("");
+  EXPECT_THROW(encode(RetrainingResult{outcome}), ProtocolError);
 }
 
 TEST(CodecTest, AllProblemsAreToldButOnlyTen) {
@@ -190,8 +268,8 @@ TEST(CodecTest, TooLargeTooDeepAndTooManyAreRefusedBeforeTheyHurt) {
 }
 
 TEST(CodecTest, AnotherVersionsHelloIsReadAsFarAsItsVersion) {
-  const Message message = decode(R"({"type": "hello", "protocol": 3, "who": "me", "gpus": [1]})");
-  EXPECT_EQ(std::get<Hello>(message).protocol, 3);
+  const Message message = decode(R"({"type": "hello", "protocol": 2, "who": "me", "gpus": [1]})");
+  EXPECT_EQ(std::get<Hello>(message).protocol, 2);
 }
 
 TEST(CodecTest, WhatCannotBeSentIsSaidOrMendedWhereItIsWritten) {

@@ -1,0 +1,100 @@
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "workers/client/worker_client.h"
+
+// counting_worker URL NAME: a worker without LibTorch. Its retraining is a state machine of one number: each epoch takes a while, adds the epoch's
+// number to a sum, writes a checkpoint and reports. The model is a file with the sum, so that an epoch that was left out or counted twice shows.
+namespace {
+
+using namespace fusion;
+using namespace std::chrono_literals;
+
+struct Checkpoint {
+  int epoch = 0;
+  std::int64_t sum = 0;
+};
+
+Checkpoint read_checkpoint(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) return {};
+  const auto json = nlohmann::json::parse(read_text(file));
+  return {json.at("epoch"), json.at("sum")};
+}
+
+RetrainingEpoch report_of(const Checkpoint& at) {
+  return {at.epoch, at.epoch == 1 ? 1 : 2, 1.0 / at.epoch, 2.0 / at.epoch, 0.5 + 0.01 * at.epoch, 1e-3, 0.1, 100};
+}
+
+Artifact write_artifact(const std::filesystem::path& file, const std::string& text) {
+  write_atomically(file, text);
+  return {file.filename().string(), file.string(), static_cast<std::int64_t>(text.size()), sha256_of(text)};
+}
+
+RetrainingOutcome finished(const RetrainingJob& job, const Checkpoint& at) {
+  RetrainingOutcome outcome;
+  outcome.score.emplace();
+  outcome.score->dev_score = 0.5 + 0.01 * at.epoch;
+  outcome.score->best_epoch = at.epoch;
+  outcome.score->train_loss = 1.0 / at.epoch;
+  outcome.score->parameters = at.sum;
+  outcome.score->batch = job.options.batch;
+  outcome.score->evaluation = {{"dev", {{"accuracy", 0.75}, {"confusion", {{3, 1}, {1, 3}}}}}, {"device", "cpu"}};
+  const std::filesystem::path folder = job.folder;
+  outcome.score->artifacts = {write_artifact(folder / "model.pt", "sum " + std::to_string(at.sum)),
+                              write_artifact(folder / "model.safetensors", "weights " + std::to_string(at.sum)),
+                              write_artifact(folder / "architecture.json", job.to_json().dump())};
+  return outcome;
+}
+
+/// One epoch, in small pieces. False if it was told to stop amid it.
+bool train_epoch(RetrainingSession& session, int epoch) {
+  const int epochs = session.job().options.total_epochs();
+  for (int piece = 0; piece < 10; ++piece) {
+    if (session.cancel().stop_requested()) return false;
+    session.on_progress({epoch, epochs, piece * 10, 100, 100, 0.1 * (epochs - epoch)});
+    std::this_thread::sleep_for(15ms);
+  }
+  return true;
+}
+
+void retrain(RetrainingSession& session) {
+  const RetrainingJob& job = session.job();
+  const std::filesystem::path file = std::filesystem::path(job.folder) / "checkpoint.json";
+  Checkpoint at = read_checkpoint(file);
+  if (at.epoch > 0) session.on_epoch(report_of(at));
+  while (at.epoch < job.options.total_epochs()) {
+    if (session.hand_back().stop_requested()) return session.on_end(Outcome::preempted, "handed back");
+    if (!train_epoch(session, at.epoch + 1)) return session.on_end(Outcome::cancelled, "told to stop");
+    ++at.epoch;
+    at.sum += at.epoch;
+    write_atomically(file, nlohmann::json{{"epoch", at.epoch}, {"sum", at.sum}}.dump());
+    session.on_epoch(report_of(at));
+  }
+  session.on_end(finished(job, at));
+}
+
+void no_trials(PackSession& session) { session.end_rest(Outcome::failed, "this worker only retrains"); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  configure_logs("info");
+  WorkerClientOptions options;
+  options.url = parse_daemon_url(argc > 1 ? argv[1] : "");
+  options.name = argc > 2 ? argv[2] : "";
+  options.backoff_max = 500ms;
+  try {
+    WorkerClient(options, no_trials, retrain).run();
+    return 0;
+  } catch (const Error& error) {
+    std::fprintf(stderr, "counting_worker: %s\n", error.what());
+    return 2;
+  }
+}

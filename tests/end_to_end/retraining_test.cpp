@@ -1,0 +1,228 @@
+// Retrainings through the real daemon and fusionctl, with a worker whose training is a state machine; killed at several epochs.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <thread>
+
+#include "base/files.h"
+#include "store/store.h"
+#include "tests/end_to_end/system.h"
+
+namespace fusion {
+namespace {
+
+using nlohmann::json;
+using testing::Process;
+using testing::System;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int kEpochs = 9;  // of both phases
+constexpr int kSum = kEpochs * (kEpochs + 1) / 2;
+
+class RetrainingTest : public ::testing::Test {
+ protected:
+  RetrainingTest() {
+    put_a_completed_trial();
+    system.start(0, {{"--lease-s", "2"}});
+  }
+  /// A study on the small features with one trial that ended, as a search would have left it.
+  void put_a_completed_trial() {
+    const auto manifest = system.folder() / "features/features.json";
+    const json document = json::parse(read_text(manifest));
+    JsonProblems problems;
+    JsonReader reader(document, "features.json", problems);
+    const DatasetSpec dataset = DatasetSpec::read(reader);
+    SystemClock clock;
+    Store store = Store::open((system.folder() / "fusion.db").string(), clock);
+    StudySpec spec;
+    spec.name = "found";
+    spec.dataset = manifest.string();
+    spec.strategy = {{"name", "random"}, {"trials", 1}};
+    const StudyId study = store.create_study(spec, dataset, std::filesystem::weakly_canonical(manifest).string());
+    NewTrial trial;
+    trial.architecture.steps.push_back({{0, 0}, FusionOp::concat_fc, Activation::relu});
+    trial.seed = 4711;
+    const TrialId id = store.add_trials(study, std::vector{trial}).at(0);
+    store.lease(id, {});
+    TrialOutcome outcome;
+    outcome.trial = id;
+    outcome.attempt = 1;
+    outcome.score.emplace();
+    outcome.score->dev_score = 0.75;
+    store.finish(outcome);
+    store.set_study_state(study, StudyState::completed);
+  }
+  std::string url() { return system.options().environment.at("FUSION_URL"); }
+  std::unique_ptr<Process> worker(const std::string& name) {
+    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, url(), name}, system.options());
+  }
+  std::int64_t retrain(std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments{"retrain", "--trial", "1", "--epochs", std::to_string(kEpochs - 1), "--head", "mmtm"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return system.ctl_json(arguments)["retraining"]["id"];
+  }
+  std::string wait_for_state(std::int64_t id, const std::string& wanted) { return wait([&] { return state(id) == wanted; }), state(id); }
+  void wait_for_epoch(std::int64_t id, int epoch) {
+    const std::string sql = "select coalesce(max(epoch), 0) from retraining_epochs where retraining_id = " + std::to_string(id);
+    wait([&] { return system.sql(sql)[0][0] >= epoch; });
+  }
+  std::string state(std::int64_t id) { return system.sql("select state from retrainings where id = " + std::to_string(id))[0][0]; }
+  template <typename Condition>
+  void wait(Condition condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+    while (!condition()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end) << system.daemon().err();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+  /// Every epoch is there, once per attempt; the result once; the sum says that each epoch was trained once on the way that counts.
+  void expect_whole(std::int64_t id) {
+    const std::string of = " where retraining_id = " + std::to_string(id);
+    EXPECT_EQ(system.sql("select count(distinct epoch), min(epoch), max(epoch) from retraining_epochs" + of)[0],
+              json::array({kEpochs, 1, kEpochs}));
+    EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome = 'completed' and retraining_id = " + std::to_string(id))[0][0], 1);
+    EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome is null")[0][0], 0);
+    EXPECT_EQ(system.sql("select parameters from retrainings where id = " + std::to_string(id))[0][0], kSum);
+    EXPECT_EQ(system.sql("select count(*) from artifacts" + of)[0][0], 3);
+    const testing::Finished checked =
+        testing::run({"/usr/bin/sqlite3", (system.folder() / "fusion.db").string(), "pragma integrity_check"}, system.options());
+    EXPECT_EQ(checked.out, "ok\n") << checked.err;
+  }
+
+  System system;
+};
+
+TEST_F(RetrainingTest, FromFusionctlToTheExportedModel) {
+  const std::int64_t id = retrain({"--width", "64", "--no-color"});
+  const auto a = worker("a");
+  EXPECT_EQ(system.ctl({"watch", "--retraining", std::to_string(id), "--interval", "0.05"}).status, 0);
+  expect_whole(id);
+  const json shown = system.ctl_json({"show", "--retraining", std::to_string(id)})["retraining"];
+  EXPECT_EQ(shown["options"]["width"], 64);
+  EXPECT_EQ(shown["seed"], 4711);
+  EXPECT_EQ(shown["lineage"]["trial"]["id"], 1);
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id), "-o", "model.pt"}).status, 0);
+  EXPECT_EQ(read_text(system.folder() / "model.pt"), "sum " + std::to_string(kSum));
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id), "--format", "safetensors", "-o", "m.safetensors"}).status, 0);
+  EXPECT_EQ(read_text(system.folder() / "m.safetensors"), "weights " + std::to_string(kSum));
+  EXPECT_TRUE(std::filesystem::exists(system.folder() / "m.json"));
+  const testing::Finished evaluated = system.ctl({"evaluate", std::to_string(id), "--html", "page.html"});
+  EXPECT_EQ(evaluated.status, 0) << evaluated.err;
+  EXPECT_THAT(evaluated.out, HasSubstr("0.7500"));
+  EXPECT_THAT(read_text(system.folder() / "page.html"), HasSubstr("Confusion matrix"));
+  write_atomically(shown["folder"].get<std::string>() + "/model.pt", "something else");
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id), "-o", "again.pt"}).status, 2) << "the file was changed since";
+  EXPECT_FALSE(std::filesystem::exists(system.folder() / "again.pt"));
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, WorkersKilledAtSeveralEpochsCostAtMostTheEpochTheyWereIn) {
+  const std::int64_t id = retrain();
+  for (const int epoch : {1, 3, 6}) {
+    const auto victim = worker("victim" + std::to_string(epoch));
+    wait_for_epoch(id, epoch);
+    victim->signal(SIGKILL);
+    victim->wait(std::chrono::seconds(10));
+  }
+  const auto heir = worker("heir");
+  EXPECT_EQ(wait_for_state(id, "completed"), "completed");
+  expect_whole(id);
+  EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome = 'lost'")[0][0], 3);
+  EXPECT_EQ(system.sql("select max(n) from (select count(*) as n from retraining_epochs group by epoch)")[0][0], 2)
+      << "what is repeated is the last epoch before a kill";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, TheDaemonKilledAtSeveralEpochsLosesNothing) {
+  const std::int64_t id = retrain();
+  const std::string address = url().substr(7);
+  const auto faithful = worker("faithful");
+  for (const int epoch : {1, 4, 7}) {
+    wait_for_epoch(id, epoch);
+    system.kill_daemon();
+    system.start(0, {{"--listen", address}, {"--reconnect-grace-s", "20"}, {"--lease-s", "20"}});
+  }
+  EXPECT_EQ(wait_for_state(id, "completed"), "completed");
+  expect_whole(id);
+  EXPECT_EQ(system.sql("select count(*) from retraining_attempts")[0][0], 1) << "the worker that came back kept its attempt";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, PausedResumedAndCancelled) {
+  const std::int64_t id = retrain();
+  const auto a = worker("a");
+  wait_for_epoch(id, 2);
+  EXPECT_EQ(system.ctl({"pause", "--retraining", std::to_string(id)}).status, 0);
+  wait([&] { return system.sql("select count(*) from retraining_attempts where outcome = 'preempted'")[0][0] == 1; });
+  EXPECT_EQ(state(id), "paused");
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id)}).status, 2) << "it is not completed";
+  EXPECT_EQ(system.ctl({"resume", "--retraining", std::to_string(id)}).status, 0);
+  EXPECT_EQ(wait_for_state(id, "completed"), "completed");
+  expect_whole(id);
+  const std::int64_t other = retrain();
+  wait_for_epoch(other, 1);
+  EXPECT_EQ(system.ctl({"cancel", "--retraining", std::to_string(other), "--yes"}).status, 0);
+  EXPECT_EQ(state(other), "cancelled");
+  EXPECT_EQ(system.ctl({"resume", "--retraining", std::to_string(other)}).status, 2);
+  const std::int64_t third = retrain();
+  EXPECT_EQ(wait_for_state(third, "completed"), "completed") << "the worker is free again";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, AnExportedFileIsRetrainedInAnotherDatabase) {
+  EXPECT_EQ(system.ctl({"export", "1", "-o", "best.json"}).status, 0);
+  EXPECT_EQ(system.stop(), 0);
+  std::filesystem::remove(system.folder() / "fusion.db");
+  system.start(0);
+  const json made = system.ctl_json({"retrain", "--from", "best.json", "--epochs", std::to_string(kEpochs - 1)})["retraining"];
+  EXPECT_TRUE(made["trial"].is_null());
+  EXPECT_EQ(made["lineage"]["source"], "best.json");
+  EXPECT_EQ(made["lineage"]["study"]["name"], "found");
+  EXPECT_EQ(made["seed"], 4711);
+  const auto a = worker("a");
+  EXPECT_EQ(wait_for_state(made["id"], "completed"), "completed");
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, BadRequestsEndInSentencesAndStatusTwo) {
+  const auto refused = [&](std::vector<std::string> arguments) {
+    const testing::Finished finished = system.ctl(arguments);
+    EXPECT_EQ(finished.status, 2) << finished.err;
+    return finished.err;
+  };
+  EXPECT_THAT(refused({"retrain", "--trial", "99"}), HasSubstr("there is no trial 99"));
+  EXPECT_THAT(refused({"retrain", "--trial", "1", "--head", "bart", "--epochs", "many", "--width", "0"}),
+              AllOf(HasSubstr("/options/head"), HasSubstr("/options/epochs"), HasSubstr("/options/width")));
+  EXPECT_THAT(refused({"retrain"}), HasSubstr("expected either --trial N"));
+  EXPECT_THAT(refused({"retrain", "--from", "absent.json"}), HasSubstr("absent.json"));
+  EXPECT_THAT(refused({"watch", "--retraining", "5"}), HasSubstr("there is no retraining 5"));
+  EXPECT_THAT(refused({"pause"}), HasSubstr("either ID or --retraining N"));
+  EXPECT_EQ(system.ctl({"export", "1", "-o", "best.json"}).status, 0);
+  json document = json::parse(read_text(system.folder() / "best.json"));
+  document["dataset"]["digest"] = std::string(64, '0');
+  document["format"] = "something-2";
+  write_atomically(system.folder() / "bad.json", document.dump());
+  EXPECT_THAT(refused({"retrain", "--from", "bad.json"}), HasSubstr("/export/format"));
+  document["format"] = "fusiond-export-1";
+  write_atomically(system.folder() / "bad.json", document.dump());
+  EXPECT_THAT(refused({"retrain", "--from", "bad.json"}), HasSubstr("have the digest"));
+  EXPECT_THAT(refused({"retrain", "--from", "best.json", "--rank", "7"}), HasSubstr("/rank"));
+  EXPECT_THAT(refused({"retrain", "--from", "best.json", "--dataset", "/etc/hosts"}), HasSubstr("data roots"));
+  EXPECT_EQ(system.sql("select count(*) from retrainings")[0][0], 0);
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, AnArtifactsFolderThatIsAFileEndsTheDaemonWithASentence) {
+  EXPECT_EQ(system.stop(), 0);
+  write_atomically(system.folder() / "taken", "a file");
+  const testing::Finished finished = testing::run(
+      {testing::program("fusiond"), "--db", "fusion.db", "--listen", "127.0.0.1:0", "--artifacts", "taken"}, system.options(),
+      std::chrono::seconds(20));
+  EXPECT_EQ(finished.status, 2);
+  EXPECT_THAT(finished.err, AllOf(HasSubstr("artifacts"), HasSubstr("taken")));
+}
+
+}  // namespace
+}  // namespace fusion
