@@ -63,6 +63,9 @@ TEST_F(TutorialTest, RunsAsItStands) {
   const json best = parse_json_file(folder_ / "best.json");
   ASSERT_EQ(best.at("architectures").size(), 1u);
   EXPECT_GT(best.at("architectures").at(0).at("dev_score").get<double>(), 0.4);  // a modality alone: at most about a half
+  const json look = parse_json_file(folder_ / "look.json");
+  EXPECT_GT(look.at("trained").get<double>(), 0.6);
+  EXPECT_NEAR(look.at("python").get<double>(), look.at("trained").get<double>(), 1e-9);  // every row the same class
 }
 
 /// Three modalities of three ranks, in the tutorial's way: pictures, sounds and vectors.
@@ -105,11 +108,30 @@ export FUSION_URL=http://127.0.0.1:$(cat port)
 fusionctl submit study.json
 fusionctl watch 1
 fusionctl export 1 --top 100 -o best.json
+fusionctl retrain --from best.json --head linear --width 16 --batch 30 --epochs 2 --wait
+fusionctl retrain --from best.json --head bert --bert-heads 4 --width 16 --batch 30 --epochs 1 --finetune none --wait
+fusionctl retrain --from best.json --head mmtm --epochs 1 --wait > refused.txt 2>&1 && exit 9
+fusionctl evaluate 1 --json > evaluation.json
+fusionctl export --retraining 1 -o linear.pt
+fusionctl export --retraining 2 -o bert.pt
+fusionctl show --retraining 1 --json > linear.json
+fusionctl show --retraining 2 --json > bert.json
 fusionctl shutdown
 wait
+cat > back.py <<'END_OF_BLOCK'
+import json, numpy as np, torch
+rows = slice(90, 120)  # dev
+inputs = {name: torch.from_numpy(np.load(name + ".npy"))[rows] for name in ("picture", "sound", "touch")}
+labels, found = np.load("labels.npy")[rows], {}
+for name in ("linear", "bert"):
+    model = torch.jit.load(name + ".pt")
+    found[name] = float((model(inputs).argmax(1).numpy() == labels).mean())
+json.dump(found, open("back.json", "w"))
+END_OF_BLOCK
+/usr/bin/python3 back.py
 )";
 
-TEST_F(TutorialTest, SearchesOverThreeNetworksMadeInPython) {
+TEST_F(TutorialTest, SearchesAndRetrainsOverThreeNetworksMadeInPython) {
   const std::size_t networks = page_.find("# networks.py");
   const std::string block = page_.substr(networks, page_.find("```", networks) - networks);
   write_atomically(folder_ / "networks.py", block);
@@ -121,6 +143,13 @@ TEST_F(TutorialTest, SearchesOverThreeNetworksMadeInPython) {
   const json touch = parse_json_file(folder_ / "touch.json");
   EXPECT_FALSE(touch.at("uses").at("mmtm").at("can").get<bool>());
   EXPECT_EQ(touch.at("taps").at(1).at("shape"), (std::vector<int>{7}));
+  const json back = parse_json_file(folder_ / "back.json");
+  for (const std::string head : {"linear", "bert"}) {
+    const json retraining = parse_json_file(folder_ / (head + ".json")).at("retraining");
+    EXPECT_EQ(retraining.at("state"), "completed");
+    EXPECT_NEAR(back.at(head).get<double>(), retraining.at("dev_score").get<double>(), 1e-9) << head;
+  }
+  EXPECT_THAT(read_text(folder_ / "refused.txt"), HasSubstr("touch.pt"));  // it cannot run stage by stage: a sentence names it
 }
 
 }  // namespace
