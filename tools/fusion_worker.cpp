@@ -16,6 +16,7 @@
 #include "base/version.h"
 #include "model/device.h"
 #include "model/torch_compat.h"
+#include "tools/keep_freed_memory.h"
 #include "tools/run_main.h"
 #include "tools/worker_retrainer.h"
 #include "tools/worker_times.h"
@@ -69,6 +70,7 @@ int main(int argc, char** argv) {
   using namespace fusion;  // NOLINT: main only
   const pid_t parent = ::getppid();
   begin_again_with_one_thread(argv);
+  keep_freed_memory();
   CLI::App app{"fusion-worker: trains the trials that a fusiond leases to it. Connects out, reconnects for ever, keeps results until they "
                "are acknowledged. SIGTERM: gives back what is unfinished, exits 0. Exit status 2: bad input, or refused by the daemon."};
   app.set_version_flag("--version", std::string("fusion-worker ") + kCodeVersion + ", LibTorch " + compat::kTorchVersion);

@@ -164,7 +164,7 @@ TEST_F(StoreReaderTest, FitsWorkersAndEvents) {
   EXPECT_THAT(events[1]["text"].get<std::string>(), HasSubstr("accepted"));
   EXPECT_EQ(events[2]["trial"], 10);
   EXPECT_THAT(events[2]["text"].get<std::string>(), HasSubstr("dropped"));
-  EXPECT_EQ(reader.events(std::nullopt, events[1]["id"], 100).size(), 1u);
+  EXPECT_EQ(reader.events(std::nullopt, events[1]["id"], 100).size(), 2u);
   EXPECT_EQ(reader.events(second, 0, 100).size(), 0u);
 }
 

@@ -664,7 +664,8 @@ TEST(DispatcherTest, TellsOfFreeSlotsAndWorkers) {
   ASSERT_THAT(workers, SizeIs(1));
   EXPECT_EQ(workers[0].at("name"), "w");
   EXPECT_EQ(workers[0].at("held"), nlohmann::json({pack.trials[0].trial.value, pack.trials[1].trial.value}));
-  EXPECT_EQ(workers[0].size(), 12u);
+  EXPECT_EQ(workers[0].size(), 13u);
+  EXPECT_TRUE(workers[0].at("retraining").is_null());
   worker.vanish();
   h.wait_until([&] { return h.dispatcher->free_slots() == 0 && h.dispatcher->workers_json().empty(); });
 }
