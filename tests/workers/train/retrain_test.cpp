@@ -148,9 +148,13 @@ TEST(RetrainTest, TrainsInMixedPrecision) {
   const SmallRetraining small;
   for (const HeadKind head : {HeadKind::linear, HeadKind::mmtm, HeadKind::bert}) {
     RetrainingOptions options = SmallRetraining::options(head);
+    options.epochs = 1;
+    const RetrainingOutcome plain = retrain(small.job(options, "plain-" + std::string(name_of(head))));
     options.mixed_precision = MixedPrecision::on;
     const RetrainingOutcome outcome = retrain(small.job(options, "mixed-" + std::string(name_of(head))));
-    EXPECT_EQ(outcome.outcome, Outcome::completed) << outcome.error;
+    ASSERT_EQ(outcome.outcome, Outcome::completed) << outcome.error;
+    EXPECT_TRUE(outcome.score->evaluation.at("multiply_adds").is_number()) << outcome.score->evaluation;
+    EXPECT_EQ(outcome.score->evaluation.at("multiply_adds"), plain.score->evaluation.at("multiply_adds"));
   }
 }
 
