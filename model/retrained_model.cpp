@@ -141,12 +141,13 @@ void RetrainedModel::find_tokens(const at::TensorOptions& tensors) {
   }
   const Streams streams = run_backbones(zeros, {});
   for (std::size_t m = 0; m < modalities_.size(); ++m) {
+    auto& times = times_.emplace_back(streams.maps[m].size(), 0);
     for (std::size_t i = 0; i < streams.maps[m].size(); ++i) {
       if (!is_read(m, i)) continue;
       const auto axis = time_axis_of(streams.maps[m][i], modalities_[m].time_axis);
       if (!axis) continue;
-      const std::int64_t length = streams.maps[m][i].size(*axis);
-      tokens_ = tokens_ == 0 ? length : std::min(tokens_, length);
+      times[i] = streams.maps[m][i].size(*axis);
+      tokens_ = tokens_ == 0 ? times[i] : std::min(tokens_, times[i]);
     }
   }
   if (tokens_ == 0) {
@@ -197,18 +198,29 @@ RetrainedModel::Streams RetrainedModel::run_gated(const std::vector<at::Tensor>&
   return streams;
 }
 
-std::vector<std::vector<at::Tensor>> RetrainedModel::tokens_of_maps(const std::vector<std::vector<at::Tensor>>& maps,
-                                                                    std::int64_t length) const {
-  std::vector<std::vector<at::Tensor>> taps(maps.size());
+std::vector<std::vector<at::Tensor>> RetrainedModel::tokens_of_maps(const std::vector<std::vector<at::Tensor>>& maps) const {
+  std::vector<std::vector<at::Tensor>> tokens(maps.size());
   for (std::size_t m = 0; m < maps.size(); ++m) {
-    taps[m].resize(maps[m].size());
+    tokens[m].resize(maps[m].size());
     for (std::size_t i = 0; i < maps[m].size(); ++i) {
-      if (!is_read(m, i)) continue;
-      const at::Tensor tokens = tokens_of(maps[m][i], time_axis_of(maps[m][i], modalities_[m].time_axis));
-      taps[m][i] = with_length(tokens, length).flatten(0, 1);  // [B T, C]
+      if (is_read(m, i)) tokens[m][i] = tokens_of(maps[m][i], time_axis_of(maps[m][i], modalities_[m].time_axis));
     }
   }
-  return taps;
+  return tokens;
+}
+
+/// Tokens [B, T', C], or [B, C] without time, as rows [B T, C] of the fusion network.
+std::vector<std::vector<at::Tensor>> RetrainedModel::rows_over_time(const std::vector<std::vector<at::Tensor>>& tokens) const {
+  std::vector<std::vector<at::Tensor>> rows(tokens.size());
+  for (std::size_t m = 0; m < tokens.size(); ++m) {
+    rows[m].resize(tokens[m].size());
+    for (std::size_t i = 0; i < tokens[m].size(); ++i) {
+      if (!is_read(m, i)) continue;
+      const at::Tensor over_time = tokens[m][i].dim() == 2 ? tokens[m][i].unsqueeze(1) : tokens[m][i];
+      rows[m][i] = with_length(over_time, tokens_).flatten(0, 1);
+    }
+  }
+  return rows;
 }
 
 std::vector<at::Tensor> RetrainedModel::masks(std::int64_t rows, std::int64_t steps_of_time, const ModelPass& pass) const {
@@ -244,7 +256,7 @@ ModelOutput RetrainedModel::forward(const std::vector<at::Tensor>& inputs, const
   }
   std::vector<std::vector<at::Tensor>> taps;
   if (head_) {
-    taps = tokens_of_maps(streams.maps, tokens_);
+    taps = rows_over_time(tokens_of_maps(streams.maps));
   } else {
     for (const auto& maps : streams.maps) {
       auto& of_modality = taps.emplace_back();
@@ -256,9 +268,10 @@ ModelOutput RetrainedModel::forward(const std::vector<at::Tensor>& inputs, const
 
 ModelOutput RetrainedModel::forward_taps(const std::vector<std::vector<at::Tensor>>& taps, const std::vector<at::Tensor>& logits,
                                          const ModelPass& pass) const {
-  if (options_.head != HeadKind::linear) throw ModelError("stored features are for head linear; the others read the backbones' maps");
+  if (options_.head == HeadKind::mmtm) throw ModelError("head mmtm scales the backbones' maps, so stored features cannot stand for them");
   const auto first = static_cast<std::size_t>(architecture_.steps.front().taps.front());
-  return {fuse(taps, taps.front().at(first).size(0), pass), logits};
+  const std::int64_t rows = taps.front().at(first).size(0);
+  return {fuse(head_ ? rows_over_time(taps) : taps, rows, pass), logits};
 }
 
 NamedTensors RetrainedModel::fusion_parameters() const {

@@ -70,8 +70,8 @@ class RetrainedModel {
 
   /// inputs[m]: [B, *row shape].
   ModelOutput forward(const std::vector<at::Tensor>& inputs, const ModelPass& pass) const;
-  /// From stored features, head linear only: taps[m][i] [B, width] (those that no step reads may be undefined), logits[m] undefined
-  /// where there are none.
+  /// From stored features, for every head but mmtm: taps[m][i] [B, width], or for a temporal head tokens over time [B, T, width], T at
+  /// least `tokens()`; without time [B, width] is repeated. Those that no step reads may be undefined, and logits[m] where there are none.
   ModelOutput forward_taps(const std::vector<std::vector<at::Tensor>>& taps, const std::vector<at::Tensor>& logits,
                            const ModelPass& pass) const;
 
@@ -88,6 +88,8 @@ class RetrainedModel {
   const std::vector<ModelModality>& modalities() const { return modalities_; }
   bool has_backbones() const { return has_backbones_; }
   std::int64_t tokens() const { return tokens_; }  ///< T of a temporal head, else 0
+  /// Of a temporal head, [m][i]: T of the map of tap i, 0 without time or where no step reads it. Else empty.
+  const std::vector<std::vector<std::int64_t>>& times() const { return times_; }
   const FusionNetwork& fusion() const { return *fusion_; }
   const std::vector<MmtmPlace>& mmtm_places() const { return places_; }  ///< in the order in which they run
   const std::vector<Mmtm>& mmtm_modules() const { return modules_; }     ///< beside the places
@@ -102,7 +104,8 @@ class RetrainedModel {
   void find_tokens(const at::TensorOptions& tensors);
   Streams run_backbones(const std::vector<at::Tensor>& inputs, const ModelPass& pass) const;
   Streams run_gated(const std::vector<at::Tensor>& inputs, const ModelPass& pass) const;
-  std::vector<std::vector<at::Tensor>> tokens_of_maps(const std::vector<std::vector<at::Tensor>>& maps, std::int64_t length) const;
+  std::vector<std::vector<at::Tensor>> tokens_of_maps(const std::vector<std::vector<at::Tensor>>& maps) const;
+  std::vector<std::vector<at::Tensor>> rows_over_time(const std::vector<std::vector<at::Tensor>>& tokens) const;
   std::vector<at::Tensor> masks(std::int64_t rows, std::int64_t steps_of_time, const ModelPass& pass) const;
   at::Tensor fuse(const std::vector<std::vector<at::Tensor>>& taps, std::int64_t rows, const ModelPass& pass) const;
   bool is_read(std::size_t m, std::size_t tap) const;
@@ -113,6 +116,7 @@ class RetrainedModel {
   std::vector<ModelModality> modalities_;
   bool has_backbones_ = false;
   std::int64_t tokens_ = 0;
+  std::vector<std::vector<std::int64_t>> times_;
   std::unique_ptr<FusionNetwork> fusion_;
   std::vector<MmtmPlace> places_;
   std::vector<Mmtm> modules_;

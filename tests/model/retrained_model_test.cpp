@@ -128,6 +128,34 @@ TEST_F(RetrainedModelTest, GivesTheSameFromInputsAndFromTheirTaps) {
   EXPECT_TRUE(net.forward_taps(taps, logits, {}).scores(true).equal(whole.scores(true)));
 }
 
+TEST_F(RetrainedModelTest, GivesTheSameFromInputsAndFromTheirTokens) {
+  for (const HeadKind head : {HeadKind::bert, HeadKind::mean, HeadKind::lstm, HeadKind::concatenation, HeadKind::nonlocal}) {
+    SCOPED_TRACE(std::string(name_of(head)));
+    options.head = head;
+    const RetrainedModel net = model("[[2,1,0],[0,0,2]]");
+    EXPECT_EQ(net.times(), (std::vector<std::vector<std::int64_t>>{{6, 0, 3}, {0, 0}}));
+    EXPECT_EQ(net.tokens(), 3);  // tap 0 of sound has 6, which are averaged
+    const std::vector<at::Tensor> x = inputs();
+    std::vector<std::vector<at::Tensor>> taps(2);
+    std::vector<at::Tensor> logits;
+    for (std::size_t m = 0; m < 2; ++m) {
+      const BackboneMaps out = net.modalities()[m].backbone->forward(x[m], false);
+      for (const at::Tensor& map : out.maps) taps[m].push_back(m == 0 ? tokens_of(map, 3) : pool_tap(map));
+      logits.push_back(out.logits);
+    }
+    taps[0][1] = at::Tensor();  // no step reads it
+    for (const ModelPass& pass : {ModelPass{}, ModelPass{true, false, 11, 40}}) {
+      EXPECT_TRUE(net.forward_taps(taps, logits, pass).scores(true).allclose(net.forward(x, pass).scores(true), 1e-9, 1e-12));
+    }
+  }
+}
+
+TEST_F(RetrainedModelTest, DoesNotGateStoredTaps) {
+  options.head = HeadKind::mmtm;
+  const RetrainedModel net = model("[[0,0,0]]");
+  EXPECT_THAT([&] { (void)net.forward_taps({}, {}, {}); }, ThrowsMessage<ModelError>(HasSubstr("scales the backbones' maps")));
+}
+
 TEST_F(RetrainedModelTest, LetsGatedMapsFlowOn) {
   options.head = HeadKind::mmtm;
   options.mmtm_gate = GateForm::reference;

@@ -17,10 +17,11 @@ struct MultiplyAdds {
 /// Runs `work` once and counts the multiply-adds of its convolutions and matrix products: one per weight and output position, as papers count
 /// them. Biases, activations, normalisation, gates and pooling are not counted.
 ///
-/// It listens to LibTorch's operators while they run, so any network is counted alike: ours, and TorchScript programs, whose loops and branches
-/// count as they went. Recurrent layers count by their products. There is no count if an operator hides its products (quantised or prepacked
-/// layers, fused transformer kernels), for such an operator is named as the reason, or if nothing was multiplied. A backbone opened with
-/// open_backbone on the CPU runs kernels of ours that are no operators: count its LeNet. Counts what the calling thread runs.
+/// It listens to LibTorch's operators while they run, so any network is counted alike: ours, under autocast too, and TorchScript programs, whose
+/// loops and branches count as they went. Recurrent layers count by their products. There is no count if an operator hides its products
+/// (quantised or prepacked layers, fused recurrent and transformer kernels) or could not be read, for such an operator is named as the reason,
+/// or if nothing was multiplied. A backbone opened with open_backbone on the CPU runs kernels of ours that are no operators: count its LeNet.
+/// Counts what the calling thread runs.
 MultiplyAdds count_multiply_adds(const std::function<void()>& work);
 
 /// Median time of `forward`, milliseconds, over `repeats` runs after some to warm up, on one thread (LibTorch's setting is put back).

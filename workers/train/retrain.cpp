@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/version.h"
 #include "model/device.h"
 #include "model/torch_compat.h"
@@ -31,7 +32,7 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 using Rows = PrefetchFeed::Rows;
-constexpr std::int64_t kStoredRows = 4096;  // of stored features, evaluated at a time
+constexpr std::int64_t kStoredRows = 4096;  // of stored pooled taps, evaluated at a time
 
 double seconds_since(SteadyClock::time_point start) { return std::chrono::duration<double>(SteadyClock::now() - start).count(); }
 
@@ -100,11 +101,16 @@ class Retraining {
                at::TensorOptions().device(device).dtype(at::kFloat)),
         checkpoints_(job.folder, binding_of(job)),
         rows_(inputs_.rows("train")),
+        stored_(options_.head == HeadKind::linear || inputs_.store_tokens(model_.times())),
         micro_(std::min<std::int64_t>(options_.batch, rows_)) {}
 
   RetrainingScore run() {
     const auto start = SteadyClock::now();
     best_ = copies(model_.tensors());
+    if (is_temporal(options_.head) && !stored_ && (options_.fusion_epochs > 0 || options_.finetune == Finetune::none)) {
+      logger("train")->info("retraining {} runs its backbones in every epoch; as long as they do not change, features made with fusion-data "
+                            "extract --keep time would stand for them", job_.retraining.value);
+    }
     resume();
     const double before = train_s_;
     for (int epoch = static_cast<int>(epochs_.size()) + 1; epoch <= options_.total_epochs(); ++epoch) {
@@ -121,7 +127,7 @@ class Retraining {
  private:
   int phase_of(int epoch) const { return epoch <= options_.fusion_epochs ? 1 : 2; }
   bool trains_backbones(int phase) const { return phase == 2 && options_.finetune == Finetune::all; }
-  bool reads_inputs(int phase) const { return options_.head != HeadKind::linear || trains_backbones(phase); }
+  bool reads_inputs(int phase) const { return !stored_ || trains_backbones(phase); }
   bool needs_variance(int phase) const { return options_.batchnorm || trains_backbones(phase); }
   std::int64_t step_rows() const { return static_cast<std::int64_t>(options_.batch) * options_.accumulate; }
   /// Rows that an epoch trains on: a step of a single row has no variance.
@@ -323,7 +329,7 @@ class Retraining {
   }
 
   SplitEvaluation evaluate_once(const std::string& split, bool from_inputs, double* loss) const {
-    const std::int64_t rows = inputs_.rows(split), at_once = from_inputs ? micro_ : kStoredRows;
+    const std::int64_t rows = inputs_.rows(split), at_once = from_inputs || model_.tokens() > 0 ? micro_ : kStoredRows;
     std::vector<Rows> batches;
     for (std::int64_t begin = 0; begin < rows; begin += at_once) {
       Rows& batch = batches.emplace_back();
@@ -376,6 +382,7 @@ class Retraining {
   RetrainedModel model_;
   CheckpointFolder checkpoints_;
   const std::int64_t rows_;  ///< of the train split
+  const bool stored_;        ///< features hold all that the head reads of backbones that do not change
   std::int64_t micro_;       ///< rows at once
 
   int phase_ = 0;

@@ -29,6 +29,7 @@ std::string text_of(const json& object, const char* key) {
 RetrainInputs::RetrainInputs(const RetrainingJob& job, const at::TensorOptions& tensors)
     : manifest_(feature_manifest_path(job.dataset_path)),
       architecture_(job.architecture),
+      temporal_(is_temporal(job.options.head)),
       features_(FeatureSet::open(manifest_, job.dataset_digest)) {
   spec().check(job.architecture);
   const json manifest = parse_json_file(manifest_);
@@ -98,6 +99,16 @@ void RetrainInputs::describe(const json& manifest) {
   }
 }
 
+bool RetrainInputs::store_tokens(const std::vector<std::vector<std::int64_t>>& times) const {
+  for (std::size_t m = 0; m < times.size(); ++m) {
+    for (const FusionStep& step : architecture_.steps) {
+      const auto i = static_cast<std::size_t>(step.taps[m]);
+      if (features_->time(m, i) != times[m][i]) return false;
+    }
+  }
+  return !times.empty();
+}
+
 RetrainBatch RetrainInputs::batch(const std::string& split, std::span<const std::int64_t> rows, bool from_inputs) const {
   const at::NoGradGuard no_grad;
   RetrainBatch batch;
@@ -114,7 +125,9 @@ RetrainBatch RetrainInputs::batch(const std::string& split, std::span<const std:
     batch.taps[m].resize(stored.taps[m].size());
     for (const FusionStep& step : architecture_.steps) {
       const auto i = static_cast<std::size_t>(step.taps[m]);
-      if (!batch.taps[m][i].defined()) batch.taps[m][i] = at::index_select(stored.taps[m][i], 0, index).to(at::kFloat);
+      if (batch.taps[m][i].defined()) continue;
+      const bool over_time = temporal_ && stored.sequences[m][i].defined();
+      batch.taps[m][i] = at::index_select(over_time ? stored.sequences[m][i] : stored.taps[m][i], 0, index).to(at::kFloat);
     }
     const at::Tensor& own = stored.logits[m];
     batch.logits.push_back(own.defined() ? at::index_select(own, 0, index) : at::Tensor());

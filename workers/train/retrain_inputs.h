@@ -20,7 +20,8 @@ namespace fusion {
 /// A batch of a split, on the CPU: inputs of the backbones, or stored taps and logits. B rows.
 struct RetrainBatch {
   std::vector<at::Tensor> inputs;             ///< [m]: [B, *row shape]; empty where taps are read
-  std::vector<std::vector<at::Tensor>> taps;  ///< [m][i]: [B, width], float32; undefined where no step reads it
+  /// [m][i]: [B, width], for a temporal head [B, T, width] where the tap has time; float32, undefined where no step reads it.
+  std::vector<std::vector<at::Tensor>> taps;
   std::vector<at::Tensor> logits;             ///< [m]: [B, classes]; undefined where there are none
   at::Tensor labels;                          ///< [B]
   std::int64_t rows = 0;
@@ -42,7 +43,10 @@ class RetrainInputs {
   /// Of the modalities, for documents: [{name, shape, mean, std, time_axis, taps, backbone}].
   const nlohmann::json& description() const { return description_; }
 
-  /// Rows of a split, as inputs or as stored taps of the architecture.
+  /// Whether the tokens over time of all read taps are stored. times[m][i] is the T that a tap must have, 0 for none, as
+  /// RetrainedModel::times says.
+  bool store_tokens(const std::vector<std::vector<std::int64_t>>& times) const;
+  /// Rows of a split, as inputs or as stored taps of the architecture: for a temporal head over time, as far as they are stored so.
   RetrainBatch batch(const std::string& split, std::span<const std::int64_t> rows, bool from_inputs) const;
 
  private:
@@ -51,6 +55,7 @@ class RetrainInputs {
 
   std::filesystem::path manifest_;
   Architecture architecture_;
+  bool temporal_;  ///< the head reads tokens over time
   std::shared_ptr<const FeatureSet> features_;
   std::optional<Dataset> dataset_;
   std::vector<std::size_t> places_;  ///< [m]: the modality's place in the dataset

@@ -75,8 +75,9 @@ TEST(RetrainTest, LeavesBackbonesAsTheyAreWithoutFinetuning) {
 }
 
 /// The final weights must not tell at which epochs a training was stopped.
-void expect_same_bytes_when_stopped(const RetrainingOptions& options) {
-  const SmallRetraining small;
+void expect_same_bytes_when_stopped(const RetrainingOptions& options, TapKeep keep = TapKeep::pooled) {
+  SmallRetraining small;
+  if (keep == TapKeep::time) small.extract({}, keep);
   const std::string undisturbed = SmallRetraining::digest_of(retrain(small.job(options, "undisturbed")));
   EXPECT_EQ(undisturbed.size(), 64U) << undisturbed;
   const RetrainingJob job = small.job(options, "stopped");
@@ -117,6 +118,78 @@ TEST(RetrainTest, GivesTheSameBytesWithGatedStreams) { expect_same_bytes_when_st
 
 TEST(RetrainTest, GivesTheSameBytesWithATemporalHead) { expect_same_bytes_when_stopped(SmallRetraining::options(HeadKind::bert)); }
 
+TEST(RetrainTest, GivesTheSameBytesFromStoredTokens) {
+  for (const Finetune finetune : {Finetune::none, Finetune::all}) {
+    RetrainingOptions options = SmallRetraining::options(HeadKind::bert);
+    options.finetune = finetune;
+    options.fusion_epochs = 2;
+    options.reduction = TokenReduction::frab;
+    expect_same_bytes_when_stopped(options, TapKeep::time);
+  }
+}
+
+/// All weights and figures of one retraining against another's, which did the same sums in another order.
+void expect_same_but_for_rounding(const RetrainingJob& job, const RetrainingOutcome& one, const RetrainingJob& other_job,
+                                  const RetrainingOutcome& other) {
+  ASSERT_EQ(one.outcome, Outcome::completed) << one.error;
+  ASSERT_EQ(other.outcome, Outcome::completed) << other.error;
+  EXPECT_NEAR(one.score->train_loss, other.score->train_loss, 1e-3);
+  EXPECT_GT(one.score->best_epoch, 0);
+  EXPECT_EQ(one.score->best_epoch, other.score->best_epoch);
+  EXPECT_NEAR(one.score->evaluation.at("test").at("loss").get<double>(), other.score->evaluation.at("test").at("loss").get<double>(), 1e-3);
+  const auto file = SafetensorsFile::open(std::filesystem::path(job.folder) / "model.safetensors");
+  for (const auto& [name, view] : file.tensors()) {
+    if (view.dtype != DType::f32) continue;
+    EXPECT_TRUE(weight(job, name).allclose(weight(other_job, name), 1e-3, 1e-4)) << name;
+  }
+}
+
+TEST(RetrainTest, GivesTheSameFromStoredTokensAsThroughTheBackbones) {
+  SmallRetraining small;
+  const SmallRetraining pooled;
+  small.extract({}, TapKeep::time);
+  for (const HeadKind head : {HeadKind::bert, HeadKind::mean, HeadKind::concatenation, HeadKind::lstm, HeadKind::nonlocal}) {
+    for (const Finetune finetune : {Finetune::none, Finetune::all}) {
+      const std::string name = std::string(name_of(head)) + "-" + std::string(name_of(finetune));
+      SCOPED_TRACE(name);
+      RetrainingOptions options = SmallRetraining::options(head);
+      options.finetune = finetune;
+      options.epochs = 1;
+      const RetrainingJob stored = small.job(options, name), through = pooled.job(options, name);
+      const RetrainingOutcome from_tokens = retrain(stored), from_inputs = retrain(through);
+      expect_same_but_for_rounding(stored, from_tokens, through, from_inputs);
+    }
+  }
+}
+
+/// A backbone for "dots", with steps of time, that refuses more rows at once than an extraction of small batches gives it.
+std::filesystem::path save_of_few_rows(const std::filesystem::path& file) {
+  torch::jit::Module module("Net");
+  module.register_parameter("weight", at::ones({1}), false);
+  module.define(
+      "def forward(self, x: Tensor) -> Dict[str, Tensor]:\n"
+      "    assert x.size(0) <= 5, \"the backbone ran\"\n"
+      "    h = x.flatten(1).slice(1, 0, 60).view([-1, 4, 15]) * self.weight\n"
+      "    return {\"a\": h, \"b\": h.slice(2, 0, 3), \"logits\": h.mean(2).slice(1, 0, 3)}\n");
+  module.save(file.string());
+  return file;
+}
+
+TEST(RetrainTest, RunsNoBackboneWhereTokensAreStored) {
+  SmallRetraining small;
+  const auto few = save_of_few_rows(small.data.folder / "few.pt");
+  RetrainingOptions options = SmallRetraining::options(HeadKind::bert);
+  options.finetune = Finetune::none;
+  small.extract({{"dots", few}}, TapKeep::time);
+  const RetrainingOutcome stored = retrain(small.job(options, "stored"));
+  ASSERT_EQ(stored.outcome, Outcome::completed) << stored.error;
+  EXPECT_EQ(stored.score->evaluation.at("dev").at("rows"), 12);
+  small.extract({{"dots", few}});
+  const RetrainingOutcome through = retrain(small.job(options, "through"));
+  EXPECT_EQ(through.outcome, Outcome::failed);
+  EXPECT_THAT(through.error, HasSubstr("the backbone ran"));
+}
+
 TEST(RetrainTest, CutsAStepIntoBatchesWithoutChangingIt) {
   const SmallRetraining small;
   RetrainingOptions options = SmallRetraining::options();
@@ -148,9 +221,13 @@ TEST(RetrainTest, TrainsInMixedPrecision) {
   const SmallRetraining small;
   for (const HeadKind head : {HeadKind::linear, HeadKind::mmtm, HeadKind::bert}) {
     RetrainingOptions options = SmallRetraining::options(head);
+    options.epochs = 1;
+    const RetrainingOutcome plain = retrain(small.job(options, "plain-" + std::string(name_of(head))));
     options.mixed_precision = MixedPrecision::on;
     const RetrainingOutcome outcome = retrain(small.job(options, "mixed-" + std::string(name_of(head))));
-    EXPECT_EQ(outcome.outcome, Outcome::completed) << outcome.error;
+    ASSERT_EQ(outcome.outcome, Outcome::completed) << outcome.error;
+    EXPECT_TRUE(outcome.score->evaluation.at("multiply_adds").is_number()) << outcome.score->evaluation;
+    EXPECT_EQ(outcome.score->evaluation.at("multiply_adds"), plain.score->evaluation.at("multiply_adds"));
   }
 }
 

@@ -19,9 +19,11 @@ class SmallRetraining {
     extract();
   }
 
-  void extract(const std::map<std::string, std::filesystem::path>& backbones = {}) {
+  void extract(const std::map<std::string, std::filesystem::path>& backbones = {}, TapKeep keep = TapKeep::pooled) {
     ExtractOptions options;
     options.backbones = backbones;
+    options.keep = keep;
+    options.batch = 5;
     options.threads = 1;
     features = extract_features(Dataset::open(data.manifest()), options);
   }
