@@ -113,7 +113,7 @@ int main(int argc, char** argv) {
     const WorkerRetrainer retrainer(options.device);
     WorkerTimes times;
     const auto train = [&](PackSession& session) {
-      const WorkerTimes::Pack pack(times);
+      const WorkerTimes::Pack at_work(times);
       trainer(session);
     };
     WorkerClient(options, train, [&](RetrainingSession& session) { retrainer(session); }).run();
