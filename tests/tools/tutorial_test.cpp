@@ -49,7 +49,7 @@ class TutorialTest : public ::testing::Test {
   testing::Finished run(const std::string& script) const {
     write_atomically(folder_ / "script.sh", script);
     const std::string path = std::filesystem::path(testing::program("fusiond")).parent_path().string() + ":" + std::getenv("PATH");
-    return testing::run({"bash", "script.sh"}, {folder_.path(), {{"PATH", path}}}, std::chrono::seconds(400));
+    return testing::run({"/bin/bash", "script.sh"}, {folder_.path(), {{"PATH", path}}}, std::chrono::seconds(400));
   }
 
   std::string page_;
