@@ -75,7 +75,9 @@ TEST(StudyRunTest, StudiesRunSideBySideAndPriorityGoesFirst) {
 TEST(StudyRunTest, PauseResumeAndCancel) {
   System system;
   system.start(1);
-  const auto study = system.submit(System::small_study());
+  json first = System::small_study();
+  first["training"]["epochs"] = 200;  // so long that the commands below come before its end
+  const auto study = system.submit(first);
   system.wait_for_completed(study, 2);
   EXPECT_EQ(system.ctl_json({"pause", "1"})["study"]["state"], "paused");
   EXPECT_EQ(system.sql("select state from studies")[0][0], "paused");
