@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <optional>
@@ -49,10 +48,11 @@ void begin_again_with_one_thread(char** argv) {
 bool die_with(pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (::getppid() != parent) return false;
-  // The launcher says who it is, for it may have ended before this program could look.
+  // The launcher says who it is, for it may have ended before this program could look. (Its process id may still be there: until somebody
+  // waits for it, a dead process has one.)
   const char* launcher = std::getenv("FUSION_PARENT_PID");
   const pid_t named = launcher != nullptr ? std::atoi(launcher) : 0;
-  return named <= 0 || ::kill(named, 0) == 0 || errno != ESRCH;
+  return named <= 0 || ::getppid() == named;
 }
 
 void log_end(const fusion::WorkerTimes& times) {
