@@ -105,7 +105,10 @@ BackboneMaps StagedScript::forward(const at::Tensor& x, bool training) const {
   const c10::IValue returned = run(file_, "forward", x, [&] { return program_->module.forward({x}); });
   ScriptOutput output = read_script_output(returned, x.size(0), file_);
   bool same = output.names.size() == taps_.size();
-  for (std::size_t i = 0; same && i < taps_.size(); ++i) same = output.names[i] == taps_[i].name;
+  for (std::size_t i = 0; same && i < taps_.size(); ++i) {
+    const at::Tensor& map = output.maps[i];  // [B, C, ...], or [B] for one number a row
+    same = output.names[i] == taps_[i].name && (map.dim() > 1 ? map.size(1) : 1) == taps_[i].width;
+  }
   if (!same) throw ModelError(file_ + ": the network returned other taps than for its first input");
   return {std::move(output.maps), output.logits.defined() ? pool_tap(output.logits) : at::Tensor()};
 }

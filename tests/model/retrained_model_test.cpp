@@ -268,5 +268,19 @@ TEST(StagedScriptTest, SaysWhatIsMissing) {
   EXPECT_THAT(swapped->why_not_staged(), HasSubstr("stage 0 is not the tap"));
 }
 
+TEST(StagedScriptTest, RefusesTapsThatChangeTheirWidthBetweenBatches) {
+  const testing::TemporaryFolder folder;
+  const auto file = save_script(folder / "moody.pt", "def forward(self, x):\n    return (x, x.flatten(1).mm(x.flatten(1).t()))\n");
+  const auto backbone = open_staged_backbone(file, {3, 4, 5});  // its second tap is as wide as the batch is long
+  const at::Tensor as_opened = at::ones({2, 3, 4, 5}), longer = at::ones({5, 3, 4, 5});
+  EXPECT_NO_THROW(backbone->forward(as_opened, false));
+  try {
+    backbone->forward(longer, false);
+    FAIL() << "no error";
+  } catch (const ModelError& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("moody.pt"), HasSubstr("other taps than for its first input")));
+  }
+}
+
 }  // namespace
 }  // namespace fusion
