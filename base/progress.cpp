@@ -26,7 +26,7 @@ Progress::Progress(std::string what, std::int64_t total, std::string unit, bool 
       drawn_(start_) {}
 
 Progress::~Progress() {
-  if (!ended_ && !quiet_ && terminal_ && done_ > begin_) std::fputc('\n', stderr);
+  if (!ended_ && !quiet_ && terminal_ && drawn_ != start_) std::fputc('\n', stderr);
 }
 
 void Progress::set(std::int64_t done) {

@@ -1,8 +1,7 @@
 #include "search/controller.h"
 
-#include <algorithm>
-
 #include "base/log.h"
+#include "search/replay.h"
 
 namespace fusion {
 
@@ -36,37 +35,15 @@ void Controller::resume(const std::vector<Trial>& trials) {
 }
 
 void Controller::replay(const std::vector<Trial>& trials) {
-  std::vector<const Trial*> ended;
-  for (const Trial& trial : trials) {
-    if (is_final(trial.state)) ended.push_back(&trial);
+  ReplayOptions options;
+  options.facts_and_fits = false;
+  Replay replay(study_, trials, {}, *strategy_, options);
+  if (const auto difference = replay.run()) {
+    throw StoreError("study " + to_string(study_.id) + ": replay: " + difference->sentence() +
+                     "; it was written by another version of the search or changed by hand");
   }
-  std::sort(ended.begin(), ended.end(), [](const Trial* a, const Trial* b) { return a->told_index < b->told_index; });
-  ask_stored(trials);
-  for (const Trial* trial : ended) {
-    strategy_->tell({trial->ask_index, trial->architecture, trial->state, trial->score ? trial->score->dev_score : 0});
-    ask_stored(trials);
-  }
-  if (asked_ < static_cast<std::int64_t>(trials.size())) {
-    throw StoreError("study " + to_string(study_.id) + ": replay: the strategy has no proposal " + std::to_string(asked_) +
-                     ", the database has " + canonical_text(trials[static_cast<std::size_t>(asked_)].architecture));
-  }
-  store_fits();
-}
-
-void Controller::ask_stored(const std::vector<Trial>& trials) {
-  while (asked_ < static_cast<std::int64_t>(trials.size())) {
-    const auto proposals = strategy_->ask(trials.size() - static_cast<std::size_t>(asked_));
-    if (proposals.empty()) return;
-    for (const Proposal& proposal : proposals) {
-      const Trial& stored = trials[static_cast<std::size_t>(asked_)];
-      if (stored.architecture != proposal.architecture) {
-        throw StoreError("study " + to_string(study_.id) + ": replay: proposal " + std::to_string(asked_) + " is " +
-                         canonical_text(proposal.architecture) + ", the database has " + canonical_text(stored.architecture) +
-                         "; it was written by another version of the search or changed by hand");
-      }
-      ++asked_;
-    }
-  }
+  asked_ = replay.proposals();
+  store_fits(replay.fits());
 }
 
 void Controller::tell(const Told& ended) {
@@ -74,6 +51,7 @@ void Controller::tell(const Told& ended) {
   try {
     strategy_->tell(ended);
     --outstanding_;
+    store_fits(strategy_->take_fit_records());  // before the proposals that come of it; while paused too
     pump();
   } catch (...) {
     fail(std::current_exception());
@@ -92,10 +70,10 @@ void Controller::pump() {
   try {
     while (outstanding_ < study_.spec.parallel) {
       auto proposals = strategy_->ask(static_cast<std::size_t>(study_.spec.parallel - outstanding_));
+      store_fits(strategy_->take_fit_records());
       if (proposals.empty()) break;
       propose(std::move(proposals));
     }
-    store_fits();
     if (outstanding_ == 0 && strategy_->finished()) complete();
   } catch (...) {
     fail(std::current_exception());
@@ -125,12 +103,12 @@ void Controller::propose(std::vector<Proposal> proposals) {
       });
 }
 
-void Controller::store_fits() {
-  for (FitRecord& fit : strategy_->take_fit_records()) {
+void Controller::store_fits(const std::vector<FitRecord>& fits) {
+  for (const FitRecord& fit : fits) {
     logger("search")->info("surrogate fitted study={} fit={} observations={} loss={:.5f} seconds={:.3f}", study_.id.value,
                            fit.fit_index, fit.observations, fit.loss, fit.seconds);
     const FitRow row{fit.fit_index,        fit.surrogate, fit.observations,      fit.loss, fit.rank_correlation,
-                     fit.mean_abs_error,   fit.seconds,   std::move(fit.details)};
+                     fit.mean_abs_error,   fit.seconds,   fit.details};
     store_.async(
         strand_,
         [study = study_.id, row](Store& store) {

@@ -104,6 +104,7 @@ struct Trial {
   std::int64_t ask_index = 0;  ///< place in the order of proposals, from 0
   std::int64_t told_index = -1;  ///< place in the order of ends as committed, from 0; -1 while not final
   Architecture architecture;
+  int replica = 0;         ///< 0 for the first training of an architecture
   std::uint64_t seed = 0;
   TrialState state = TrialState::queued;
   int attempt = 0;         ///< attempts begun so far

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "store/migrations.h"
+#include "store/records.h"
 #include "store/store_impl.h"
 
 namespace fusion {
@@ -17,7 +18,7 @@ constexpr const char* kMemory = ":memory:";
 constexpr std::string_view kStudyColumns =
     "SELECT id, spec, dataset_spec, dataset_path, state, error, created_ms, updated_ms FROM studies ";
 
-StudyRecord read_study(const Statement& row, const std::string& path) {
+StudyRecord study_of(const Statement& row, const std::string& path) {
   StudyRecord study;
   study.id = StudyId{row.integer(0)};
   const std::string where = path + ": study " + to_string(study.id);
@@ -34,9 +35,9 @@ StudyRecord read_study(const Statement& row, const std::string& path) {
 constexpr std::string_view kTrialColumns =
     "SELECT id, study_id, ask_index, told_index, architecture, seed, state, attempts, failures, error, facts, created_ms,"
     " updated_ms, dev_score, best_epoch, dev_accuracy, dev_weighted_f1, dev_macro_f1, test_score, train_loss, train_s,"
-    " parameters, pruned FROM trials ";
+    " parameters, pruned, replica FROM trials ";
 
-Trial read_trial(const Statement& row) {
+Trial trial_of(const Statement& row) {
   Trial trial;
   trial.id = TrialId{row.integer(0)};
   trial.study = StudyId{row.integer(1)};
@@ -51,6 +52,7 @@ Trial read_trial(const Statement& row) {
   trial.facts = row.text(10);
   trial.created = row.integer(11);
   trial.updated = row.integer(12);
+  trial.replica = static_cast<int>(row.integer(23));
   if (row.is_null(13)) return trial;
   Score score;
   score.dev_score = row.number(13);
@@ -68,6 +70,45 @@ Trial read_trial(const Statement& row) {
 }
 
 }  // namespace
+
+// ---- rows as values
+
+std::optional<StudyRecord> read_study(StatementCache& statements, StudyId id, const std::string& path) {
+  static const std::string sql = std::string(kStudyColumns) + "WHERE id = ?1";
+  const auto row = statements.use(sql);
+  if (!row->bind(id).step()) return std::nullopt;
+  return study_of(*row, path);
+}
+
+std::vector<StudyRecord> read_studies(StatementCache& statements, const std::string& path) {
+  static const std::string sql = std::string(kStudyColumns) + "ORDER BY id";
+  std::vector<StudyRecord> studies;
+  const auto row = statements.use(sql);
+  while (row->step()) studies.push_back(study_of(*row, path));
+  return studies;
+}
+
+std::vector<Trial> read_trials(StatementCache& statements, StudyId study) {
+  static const std::string sql = std::string(kTrialColumns) + "WHERE study_id = ?1 ORDER BY ask_index";
+  std::vector<Trial> trials;
+  const auto row = statements.use(sql);
+  row->bind(study);
+  while (row->step()) trials.push_back(trial_of(*row));
+  return trials;
+}
+
+std::vector<FitRow> read_fits(StatementCache& statements, StudyId study) {
+  std::vector<FitRow> fits;
+  const auto row = statements.use(
+      "SELECT fit_index, surrogate, observations, loss, rank_correlation, mean_abs_error, seconds, details FROM surrogate_fits"
+      " WHERE study_id = ?1 ORDER BY fit_index");
+  row->bind(study);
+  while (row->step()) {
+    fits.push_back({row->integer(0), row->text(1), row->integer(2), row->number(3), row->optional_number(4), row->optional_number(5),
+                    row->number(6), nlohmann::json::parse(row->text(7))});
+  }
+  return fits;
+}
 
 // ---- opening
 
@@ -160,20 +201,9 @@ StudyId Store::create_study(const StudySpec& spec, const DatasetSpec& dataset, c
   });
 }
 
-std::optional<StudyRecord> Store::study(StudyId id) const {
-  static const std::string sql = std::string(kStudyColumns) + "WHERE id = ?1";
-  const auto row = impl_->statements.use(sql);
-  if (!row->bind(id).step()) return std::nullopt;
-  return read_study(*row, impl_->database.path());
-}
+std::optional<StudyRecord> Store::study(StudyId id) const { return read_study(impl_->statements, id, impl_->database.path()); }
 
-std::vector<StudyRecord> Store::studies() const {
-  static const std::string sql = std::string(kStudyColumns) + "ORDER BY id";
-  std::vector<StudyRecord> studies;
-  const auto row = impl_->statements.use(sql);
-  while (row->step()) studies.push_back(read_study(*row, impl_->database.path()));
-  return studies;
-}
+std::vector<StudyRecord> Store::studies() const { return read_studies(impl_->statements, impl_->database.path()); }
 
 bool Store::set_study_state(StudyId id, StudyState state, const std::string& error) {
   return impl_->atomically([&] {
@@ -333,20 +363,13 @@ int Store::requeue_leased() {
   });
 }
 
-std::vector<Trial> Store::trials(StudyId study) const {
-  static const std::string sql = std::string(kTrialColumns) + "WHERE study_id = ?1 ORDER BY ask_index";
-  std::vector<Trial> trials;
-  const auto row = impl_->statements.use(sql);
-  row->bind(study);
-  while (row->step()) trials.push_back(read_trial(*row));
-  return trials;
-}
+std::vector<Trial> Store::trials(StudyId study) const { return read_trials(impl_->statements, study); }
 
 std::optional<Trial> Store::trial(TrialId id) const {
   static const std::string sql = std::string(kTrialColumns) + "WHERE id = ?1";
   const auto row = impl_->statements.use(sql);
   if (!row->bind(id).step()) return std::nullopt;
-  return read_trial(*row);
+  return trial_of(*row);
 }
 
 // ---- the end of an attempt

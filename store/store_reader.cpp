@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "store/database.h"
 #include "store/migrations.h"
+#include "store/records.h"
 #include "store/statement.h"
 #include "store/transaction.h"
 
@@ -430,6 +431,20 @@ json StoreReader::events(std::optional<StudyId> study, std::int64_t after_id, st
     row->bind(after_id, most);
   }
   return rows_of(*row);
+}
+
+std::vector<StudyId> StoreReader::study_ids() const {
+  std::vector<StudyId> ids;
+  const auto row = impl_->statements.use("SELECT id FROM studies ORDER BY id");
+  while (row->step()) ids.push_back(StudyId{row->integer(0)});
+  return ids;
+}
+
+std::optional<StudyHistory> StoreReader::history(StudyId id) const {
+  const Transaction snapshot(impl_->database, Transaction::Kind::read);
+  auto study = read_study(impl_->statements, id, impl_->database.path());
+  if (!study) return std::nullopt;
+  return StudyHistory{std::move(*study), read_trials(impl_->statements, id), read_fits(impl_->statements, id)};
 }
 
 json StoreReader::query(const std::string& sql, std::int64_t row_limit, std::chrono::milliseconds deadline) const {

@@ -30,8 +30,15 @@ struct RetrainingQuery {
   std::int64_t limit = 100, offset = 0;
 };
 
+/// Everything that a study's search did, of one moment: what a replay needs.
+struct StudyHistory {
+  StudyRecord study;
+  std::vector<Trial> trials;  ///< by ask_index
+  std::vector<FitRow> fits;   ///< by fit_index
+};
+
 /// A read-only connection: queries of people and of the API, which never delay the writer. Opens an existing database only.
-/// One thread at a time; open one per reader thread. Values come back as JSON in the vocabulary of docs/protocol.md.
+/// One thread at a time; open one per reader thread. Values come back as JSON in the vocabulary of docs/protocol.md, but for histories.
 class StoreReader {
  public:
   /// Works beside a running daemon, and without one. Throws StoreError (missing, newer, not a database).
@@ -50,6 +57,10 @@ class StoreReader {
   std::optional<nlohmann::json> retraining(RetrainingId id) const;  ///< with options, lineage, evaluation, attempts, epochs, artifacts
   nlohmann::json workers() const;
   nlohmann::json events(std::optional<StudyId> study, std::int64_t after_id, std::int64_t limit) const;
+
+  std::vector<StudyId> study_ids() const;
+  /// Studies, trials and fits as they were at one moment; nullopt for a study that is unknown.
+  std::optional<StudyHistory> history(StudyId id) const;
 
   /// One read-only statement of the user's: {"columns": [...], "rows": [[...]], "truncated": bool}. Throws StoreError with
   /// SQLite's words for bad SQL or one that writes, and when the deadline passes.

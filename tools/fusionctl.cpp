@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   fusion::ctl::add_trial_commands(app, context);
   fusion::ctl::add_retraining_commands(app, context);
   fusion::ctl::add_daemon_commands(app, context);
+  fusion::ctl::add_replay_command(app, context);
   app.require_subcommand(1);
   app.failure_message(wrong_command_line);
   return fusion::run_main("fusionctl", app, argc, argv, [&context] { return run_command(context); });

@@ -1,5 +1,6 @@
 #include "tools/study_document.h"
 
+#include "search/strategy.h"
 #include "space/feature_manifest.h"
 #include "tools/daemon_config.h"
 
@@ -68,17 +69,6 @@ ParsedStudy parse_study(const nlohmann::json& document, const std::string& sourc
   }
   problems.throw_if_any();
   return parsed;
-}
-
-std::unique_ptr<Strategy> make_study_strategy(const StudyRecord& study) {
-  const std::string source = "study " + to_string(study.id);
-  JsonProblems problems;
-  JsonReader space_reader(study.spec.space, source, problems, "/space");
-  const SearchSpace space = SearchSpace::read(space_reader, study.dataset);
-  JsonReader strategy_reader(study.spec.strategy, source, problems, "/strategy");
-  auto strategy = make_strategy(strategy_reader, space, study.spec.seed);
-  problems.throw_if_any();
-  return strategy;
 }
 
 }  // namespace fusion

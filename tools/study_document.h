@@ -1,13 +1,11 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "search/strategy.h"
 #include "space/dataset_spec.h"
 #include "space/search_space.h"
 #include "space/study.h"
@@ -31,8 +29,5 @@ struct ParsedStudy {
 /// what they demand of each other. Throws ConfigError with every problem found; `source` names the document in them.
 ParsedStudy parse_study(const nlohmann::json& document, const std::string& source,
                         const std::vector<std::filesystem::path>& roots);
-
-/// The strategy of a stored study, as it was when the study was submitted. Throws ConfigError if this version refuses it.
-std::unique_ptr<Strategy> make_study_strategy(const StudyRecord& study);
 
 }  // namespace fusion

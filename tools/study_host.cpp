@@ -1,6 +1,7 @@
 #include "tools/study_host.h"
 
 #include "base/log.h"
+#include "search/study_strategy.h"
 
 namespace fusion {
 

@@ -8,7 +8,7 @@
 #include "base/random.h"
 #include "tests/space/spaces.h"
 #include "tests/temporary_folder.h"
-#include "tools/study_document.h"
+#include "search/study_strategy.h"
 
 namespace fusion {
 namespace {

@@ -15,6 +15,12 @@ using nlohmann::json;
 using testing::System;
 
 /// Every trial completed, told once, with exactly one completed attempt; nothing left over.
+/// Every proposal and every fit is what the recorded history leads to.
+void expect_replayable(System& system) {
+  const testing::Finished replayed = system.ctl({"replay", (system.folder() / "fusion.db").string()});
+  EXPECT_EQ(replayed.status, 0) << replayed.out << replayed.err;
+}
+
 void expect_each_scored_once(System& system, std::int64_t trials) {
   EXPECT_EQ(system.sql("select count(*) from trials where state = 'completed' and dev_score is not null")[0][0], trials);
   EXPECT_EQ(system.sql("select count(*) from trials where state <> 'completed'")[0][0], 0);
@@ -60,6 +66,7 @@ TEST(KillTest, WorkersKilledInMidTrialCostNothing) {
   EXPECT_GE(killed, 2);
   EXPECT_EQ(system.wait_for(study), "completed");
   expect_each_scored_once(system, 27);
+  expect_replayable(system);
   EXPECT_EQ(system.sql("select ask_index, architecture, seed, dev_score from trials order by ask_index"), undisturbed());
   EXPECT_EQ(system.stop(), 0);
 }
@@ -75,6 +82,7 @@ TEST(KillTest, TheDaemonKilledInMidStudyGoesOnWhereItStood) {
   }
   EXPECT_EQ(system.wait_for(study), "completed");
   expect_each_scored_once(system, 27);
+  expect_replayable(system);
   EXPECT_EQ(system.sql("select ask_index, architecture, seed, dev_score from trials order by ask_index"), undisturbed());
   EXPECT_EQ(system.stop(), 0);
 }
@@ -125,6 +133,7 @@ TEST(KillTest, SigtermStopsEverythingAndTheNextStartResumes) {
   system.start(2);
   EXPECT_EQ(system.wait_for(study), "completed");
   expect_each_scored_once(system, 27);
+  expect_replayable(system);
   EXPECT_EQ(system.sql("select count(*) from attempts where outcome = 'failed'")[0][0], 0);
   EXPECT_EQ(proposals(system).size(), 27u);
   EXPECT_EQ(system.stop(), 0);

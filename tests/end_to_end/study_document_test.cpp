@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/files.h"
+#include "search/study_strategy.h"
 #include "space/feature_manifest.h"
 #include "tests/space/spaces.h"
 #include "tests/temporary_folder.h"

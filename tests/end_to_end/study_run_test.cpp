@@ -44,6 +44,8 @@ TEST(StudyRunTest, AStudyRunsToItsEndAndEveryCommandShowsIt) {
   EXPECT_EQ(exported["architectures"].size(), 2u);
   EXPECT_EQ(exported["architectures"][0]["triplets"], best[0]["architecture"]);
   EXPECT_TRUE(exported["architectures"][0]["steps"][0]["taps"].contains("audio"));
+  EXPECT_EQ(system.ctl({"replay", (system.folder() / "fusion.db").string()}).out,
+            "study 1 \"small\": identical (27 proposals, 27 told, 4 fits)\n");
   for (const char* command : {"list", "workers", "health"}) EXPECT_EQ(system.ctl({command}).status, 0) << command;
   for (const char* command : {"status", "best", "trials", "fits", "events"}) EXPECT_EQ(system.ctl({command, "1"}).status, 0) << command;
 

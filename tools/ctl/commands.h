@@ -28,6 +28,7 @@ void add_study_commands(CLI::App& app, Context& context);   ///< submit validate
 void add_trial_commands(CLI::App& app, Context& context);   ///< best trials show
 void add_retraining_commands(CLI::App& app, Context& context);  ///< retrain retrainings evaluate
 void add_daemon_commands(CLI::App& app, Context& context);  ///< query workers events health shutdown
+void add_replay_command(CLI::App& app, Context& context);   ///< replay: reads a file, asks no daemon
 
 // For the files of commands:
 
