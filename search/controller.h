@@ -39,9 +39,9 @@ class Controller : public std::enable_shared_from_this<Controller> {
              Hooks hooks);
 
   /// Brings the strategy to where the database stands: asks for as many proposals as are stored, tells the ended ones in the
-  /// order of `told_index`, and checks that each proposal is the stored one (search/replay.h; architecture, replica and seed). Then hands out what is queued and pumps. `trials`
-  /// are all of the study, by ask_index. Throws StoreError naming the first proposal that differs (another code version, or
-  /// a database changed by hand): nothing is proposed then.
+  /// order of `told_index`, and checks that each proposal is the stored one (search/replay.h; architecture, replica and seed).
+  /// Then hands out what is queued and pumps. `trials` are all of the study, by ask_index. Throws StoreError naming the first
+  /// proposal that differs (another code version, or a database changed by hand): nothing is proposed then.
   void resume(const std::vector<Trial>& trials);
 
   /// A trial of this study reached a final state; calls come in the order of told_index.

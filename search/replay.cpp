@@ -63,7 +63,7 @@ std::vector<const Trial*> Replay::in_order_of_ends() {
   return ended;
 }
 
-/// Asks until so many proposals were made, or the strategy has none for now. False at a difference.
+/// Asks until so many proposals were made, or the strategy waits for trials to end. False at a difference.
 bool Replay::ask_until(std::int64_t count) {
   while (asked_ < count) {
     const std::vector<Proposal> proposals = strategy_.ask(static_cast<std::size_t>(count - asked_));
@@ -81,8 +81,10 @@ bool Replay::ask_until(std::int64_t count) {
 bool Replay::compare(const Proposal& proposal) {
   const Trial& trial = trials_[static_cast<std::size_t>(asked_)];
   const std::uint64_t seed = trial_seed(study_.spec.seed, proposal.architecture, proposal.replica);
-  return proposal_equals("architecture", canonical_text(trial.architecture), canonical_text(proposal.architecture)) &&
-         proposal_equals("replica", std::to_string(trial.replica), std::to_string(proposal.replica)) &&
+  if (trial.architecture != proposal.architecture) {  // texts only where they are shown: a start compares every trial
+    return proposal_equals("architecture", canonical_text(trial.architecture), canonical_text(proposal.architecture));
+  }
+  return proposal_equals("replica", std::to_string(trial.replica), std::to_string(proposal.replica)) &&
          proposal_equals("seed", std::to_string(trial.seed), std::to_string(seed)) &&
          (!options_.facts_and_fits || proposal_equals("facts", trial.facts, proposal.facts.dump()));
 }

@@ -14,13 +14,13 @@ namespace {
 using nlohmann::json;
 using testing::System;
 
-/// Every trial completed, told once, with exactly one completed attempt; nothing left over.
 /// Every proposal and every fit is what the recorded history leads to.
 void expect_replayable(System& system) {
   const testing::Finished replayed = system.ctl({"replay", (system.folder() / "fusion.db").string()});
   EXPECT_EQ(replayed.status, 0) << replayed.out << replayed.err;
 }
 
+/// Every trial completed, told once, with exactly one completed attempt; nothing left over.
 void expect_each_scored_once(System& system, std::int64_t trials) {
   EXPECT_EQ(system.sql("select count(*) from trials where state = 'completed' and dev_score is not null")[0][0], trials);
   EXPECT_EQ(system.sql("select count(*) from trials where state <> 'completed'")[0][0], 0);
