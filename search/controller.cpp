@@ -25,7 +25,7 @@ void Controller::resume(const std::vector<Trial>& trials) {
   for (const Trial& trial : trials) {
     if (is_final(trial.state)) continue;
     ++outstanding_;
-    ready.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0});
+    ready.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0, trial.alone});
   }
   if (!trials.empty()) {
     logger("search")->info("study resumed study={} asked={} waiting={}", study_.id.value, asked_, ready.size());
@@ -85,7 +85,7 @@ void Controller::propose(std::vector<Proposal> proposals) {
   std::vector<ReadyTrial> ready;
   for (Proposal& proposal : proposals) {
     const std::uint64_t seed = trial_seed(study_.spec.seed, proposal.architecture, proposal.replica);
-    ready.push_back({TrialId{}, asked_, proposal.architecture, seed, 0, false});
+    ready.push_back({TrialId{}, asked_, proposal.architecture, seed, 0, false, false});
     trials.push_back({asked_, std::move(proposal.architecture), proposal.replica, seed, std::move(proposal.facts)});
     ++asked_;
     ++outstanding_;

@@ -19,6 +19,7 @@ struct ReadyTrial {
   std::uint64_t seed = 0;
   int attempts = 0;        ///< begun so far
   bool recovered = false;  ///< found in the database on start: its worker may still be training it
+  bool alone = false;      ///< Trial::alone
 };
 
 /// The loop of one study: ask the strategy, store the proposals, hand them out once they are on disk, tell the strategy how

@@ -10,6 +10,39 @@ nlohmann::json object_or_empty(JsonReader& reader, std::string_view key, bool re
 
 }  // namespace
 
+RetryBudget RetryBudget::read(JsonReader& study) {
+  RetryBudget budget;
+  const nlohmann::json* given = study.raw("retries");
+  if (given == nullptr) return budget;
+  if (!given->is_object()) return of(static_cast<int>(study.integer("retries", 0, 100, budget.failures)));
+  JsonReader reader = study.object("retries");
+  const bool each = reader.has("failed") || reader.has("oom");
+  if (each && reader.has("failures")) reader.fail("failures", "expected either this, for failed and oom together, or failed and oom, each for itself");
+  const auto count = [&reader](std::string_view key, int fallback) { return static_cast<int>(reader.integer(key, 0, 100, fallback)); };
+  budget.failures = count("failures", budget.failures);
+  budget.failed = count("failed", each ? budget.failed : budget.failures);
+  budget.oom = count("oom", each ? budget.oom : budget.failures);
+  if (each) budget.failures = budget.failed + budget.oom;
+  budget.lost = count("lost", budget.lost);
+  reader.finish();
+  return budget;
+}
+
+nlohmann::json RetryBudget::to_json() const {
+  if (failed == failures && oom == failures) return {{"failures", failures}, {"lost", lost}};
+  return {{"failed", failed}, {"oom", oom}, {"lost", lost}};
+}
+
+PauseOptions PauseOptions::read(JsonReader& reader) {
+  PauseOptions options;
+  options.failures = static_cast<int>(reader.integer("failures", 0, 1'000'000, options.failures));
+  options.within_s = static_cast<int>(reader.integer("within_s", 1, 10'000'000, options.within_s));
+  reader.finish();
+  return options;
+}
+
+nlohmann::json PauseOptions::to_json() const { return {{"failures", failures}, {"within_s", within_s}}; }
+
 StudySpec StudySpec::read(JsonReader& reader) {
   StudySpec spec;
   spec.name = reader.text("name");
@@ -27,7 +60,9 @@ StudySpec StudySpec::read(JsonReader& reader) {
   }
   spec.seed = reader.seed("seed", spec.seed);
   spec.priority = static_cast<int>(reader.integer("priority", -1000, 1000, spec.priority));
-  spec.retries = static_cast<int>(reader.integer("retries", 0, 100, spec.retries));
+  spec.retries = RetryBudget::read(reader);
+  JsonReader pause_on = reader.object("pause_on");
+  spec.pause_on = PauseOptions::read(pause_on);
   spec.parallel = static_cast<int>(reader.integer("parallel", 1, 100'000, spec.parallel));
   reader.raw("$comment");
   reader.finish();
@@ -36,8 +71,8 @@ StudySpec StudySpec::read(JsonReader& reader) {
 
 nlohmann::json StudySpec::to_json() const {
   return {{"name", name},         {"dataset", dataset},   {"space", space},     {"strategy", strategy},
-          {"training", training.to_json()}, {"early_stopping", early_stopping.to_json()}, {"seed", seed}, {"priority", priority}, {"retries", retries},
-          {"parallel", parallel}};
+          {"training", training.to_json()}, {"early_stopping", early_stopping.to_json()}, {"seed", seed}, {"priority", priority}, {"retries", retries.to_json()},
+          {"pause_on", pause_on.to_json()}, {"parallel", parallel}};
 }
 
 }  // namespace fusion

@@ -31,7 +31,7 @@ struct EnumNames<TrialState> {
 bool can_follow(TrialState from, TrialState to);
 bool is_final(TrialState state);
 
-/// How one attempt at a trial ended. preempted and lost never use up a retry. Names are stored.
+/// How one attempt at a trial ended. preempted and lost never use up a retry (but see RetryBudget::lost). Names are stored.
 enum class Outcome : std::uint8_t { completed, pruned, failed, oom, preempted, lost, cancelled };
 template <>
 struct EnumNames<Outcome> {
@@ -108,7 +108,12 @@ struct Trial {
   std::uint64_t seed = 0;
   TrialState state = TrialState::queued;
   int attempt = 0;         ///< attempts begun so far
-  int failures = 0;        ///< attempts that ended failed or oom; more than the study's retries: state failed
+  int failures = 0;        ///< attempts that used up a retry: ended failed or oom, but not the first that ended oom
+  int failed = 0, oom = 0, preempted = 0, lost = 0;  ///< attempts that ended so
+  int deaths = 0;          ///< of those lost: the worker died while it trained nothing but this trial
+  /// The next attempt is a pack of its own, on a worker that holds nothing else (workers/dispatch/dispatcher.h, "Poison"): a worker died
+  /// that trained this among others, or memory ran out.
+  bool alone = false;
   std::optional<Score> score;
   bool pruned = false;     ///< completed, but ended early: the score is of the epochs that were finished
   std::string error;       ///< of the last attempt that failed

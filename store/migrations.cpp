@@ -386,7 +386,46 @@ FROM retraining_attempts AS a JOIN retrainings AS r ON r.id = a.retraining_id LE
 ORDER BY a.retraining_id, a.attempt;
 )sql";
 
-constexpr std::array<std::string_view, 3> kMigrations{kSchema1, kSchema2, kSchema3};
+// Outcomes counted per trial; poison trials; studies that are paused because they only fail.
+constexpr std::string_view kSchema4 = R"sql(
+ALTER TABLE studies ADD COLUMN retries_failed INTEGER NOT NULL DEFAULT 2 CHECK (retries_failed >= 0);  -- of retries, for failed
+ALTER TABLE studies ADD COLUMN retries_oom    INTEGER NOT NULL DEFAULT 2 CHECK (retries_oom >= 0);     -- of retries, for oom
+ALTER TABLE studies ADD COLUMN retries_lost   INTEGER NOT NULL DEFAULT 8 CHECK (retries_lost >= 0);    -- deaths of a trial that are forgiven
+ALTER TABLE studies ADD COLUMN resumed_ms     INTEGER NOT NULL DEFAULT 0;  -- failures before are forgotten (pause_on)
+UPDATE studies SET retries_failed = retries, retries_oom = retries;
+
+ALTER TABLE attempts ADD COLUMN alone INTEGER NOT NULL DEFAULT 0 CHECK (alone IN (0, 1));  -- 1: a pack of its own, on a worker that held nothing else
+ALTER TABLE attempts ADD COLUMN died  INTEGER NOT NULL DEFAULT 0
+  CHECK (died = 0 OR (died = 1 AND outcome = 'lost'));  -- 1: the worker died that had it in training
+CREATE INDEX attempts_failed ON attempts (ended_ms) WHERE (outcome IN ('failed', 'oom') OR died);
+
+ALTER TABLE trials ADD COLUMN failed    INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0);     -- attempts that ended failed
+ALTER TABLE trials ADD COLUMN oom       INTEGER NOT NULL DEFAULT 0 CHECK (oom >= 0);        -- that ran out of memory
+ALTER TABLE trials ADD COLUMN preempted INTEGER NOT NULL DEFAULT 0 CHECK (preempted >= 0);
+ALTER TABLE trials ADD COLUMN lost      INTEGER NOT NULL DEFAULT 0 CHECK (lost >= 0);
+ALTER TABLE trials ADD COLUMN deaths    INTEGER NOT NULL DEFAULT 0 CHECK (deaths BETWEEN 0 AND lost);  -- of lost: died AND alone
+ALTER TABLE trials ADD COLUMN alone     INTEGER NOT NULL DEFAULT 0 CHECK (alone IN (0, 1));  -- 1: the next attempt is trained alone
+DROP TRIGGER trials_final;
+UPDATE trials SET failed = a.failed, oom = a.oom, preempted = a.preempted, lost = a.lost
+FROM (SELECT trial_id, count(*) FILTER (WHERE outcome = 'failed') AS failed, count(*) FILTER (WHERE outcome = 'oom') AS oom,
+             count(*) FILTER (WHERE outcome = 'preempted') AS preempted, count(*) FILTER (WHERE outcome = 'lost') AS lost
+      FROM attempts WHERE outcome IN ('failed', 'oom', 'preempted', 'lost') GROUP BY trial_id) AS a WHERE a.trial_id = trials.id;
+CREATE TRIGGER trials_final BEFORE UPDATE ON trials WHEN OLD.told_index IS NOT NULL
+BEGIN
+  SELECT RAISE (ABORT, 'a trial that ended never changes');
+END;
+DROP VIEW failures;
+
+CREATE VIEW failures AS            -- attempts that ended in an error or vanished, the latest first; died is 1 if the worker went down with it
+SELECT s.name AS study, a.trial_id AS trial, a.attempt, a.outcome, a.died, a.alone, t.state AS trial_state, a.error, w.name AS worker,
+       w.host, a.device, datetime(a.ended_ms / 1000, 'unixepoch') AS ended, t.architecture, t.study_id
+FROM attempts AS a JOIN trials AS t ON t.id = a.trial_id JOIN studies AS s ON s.id = t.study_id
+LEFT JOIN workers AS w ON w.id = a.worker_id
+WHERE a.outcome IN ('failed', 'oom', 'lost')
+ORDER BY a.ended_ms DESC, a.trial_id DESC, a.attempt DESC;
+)sql";
+
+constexpr std::array<std::string_view, 4> kMigrations{kSchema1, kSchema2, kSchema3, kSchema4};
 
 void note(Database& database, std::string_view key, const std::string& value) {
   Statement(database, "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")

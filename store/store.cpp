@@ -2,6 +2,7 @@
 
 #include <spdlog/logger.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -35,7 +36,7 @@ StudyRecord study_of(const Statement& row, const std::string& path) {
 constexpr std::string_view kTrialColumns =
     "SELECT id, study_id, ask_index, told_index, architecture, seed, state, attempts, failures, error, facts, created_ms,"
     " updated_ms, dev_score, best_epoch, dev_accuracy, dev_weighted_f1, dev_macro_f1, test_score, train_loss, train_s,"
-    " parameters, pruned, replica FROM trials ";
+    " parameters, pruned, replica, failed, oom, preempted, lost, deaths, alone FROM trials ";
 
 Trial trial_of(const Statement& row) {
   Trial trial;
@@ -53,6 +54,12 @@ Trial trial_of(const Statement& row) {
   trial.created = row.integer(11);
   trial.updated = row.integer(12);
   trial.replica = static_cast<int>(row.integer(23));
+  trial.failed = static_cast<int>(row.integer(24));
+  trial.oom = static_cast<int>(row.integer(25));
+  trial.preempted = static_cast<int>(row.integer(26));
+  trial.lost = static_cast<int>(row.integer(27));
+  trial.deaths = static_cast<int>(row.integer(28));
+  trial.alone = row.integer(29) != 0;
   if (row.is_null(13)) return trial;
   Score score;
   score.dev_score = row.number(13);
@@ -192,10 +199,11 @@ StudyId Store::create_study(const StudySpec& spec, const DatasetSpec& dataset, c
     spec_from_text<DatasetSpec>(dataset_text, "study \"" + spec.name + "\": dataset_spec");
     impl_->statements
         .use("INSERT INTO studies (name, state, priority, retries, seed, strategy, dataset, dataset_digest, dataset_path,"
-             " spec, dataset_spec, created_ms, updated_ms)"
-             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)")
-        ->bind(spec.name, StudyState::running, spec.priority, spec.retries, std::to_string(spec.seed), strategy,
-               dataset.name, dataset.digest, dataset_path, spec_text, dataset_text, now)
+             " spec, dataset_spec, created_ms, updated_ms, retries_failed, retries_oom, retries_lost)"
+             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15)")
+        ->bind(spec.name, StudyState::running, spec.priority, spec.retries.failures, std::to_string(spec.seed), strategy,
+               dataset.name, dataset.digest, dataset_path, spec_text, dataset_text, now, spec.retries.failed,
+               spec.retries.oom, spec.retries.lost)
         .run();
     return StudyId{impl_->database.last_insert_id()};
   });
@@ -208,7 +216,7 @@ std::vector<StudyRecord> Store::studies() const { return read_studies(impl_->sta
 bool Store::set_study_state(StudyId id, StudyState state, const std::string& error) {
   return impl_->atomically([&] {
     impl_->statements
-        .use("UPDATE studies SET state = ?2, error = ?3, updated_ms = ?4"
+        .use("UPDATE studies SET state = ?2, error = ?3, updated_ms = ?4, resumed_ms = iif(?2 = 'running', ?4, resumed_ms)"
              " WHERE id = ?1 AND state <> ?2 AND state NOT IN ('completed', 'cancelled')")
         ->bind(id, state, error, impl_->clock->unix_ms())
         .run();
@@ -289,16 +297,18 @@ std::optional<int> Store::lease(TrialId trial, WorkerId worker) {
   return impl_->atomically([&]() -> std::optional<int> {
     const UnixMs now = impl_->clock->unix_ms();
     int attempt = 0;
+    std::int64_t alone = 0;
     {
       const auto row = impl_->statements.use(
           "UPDATE trials SET state = 'leased', attempts = attempts + 1, updated_ms = ?2"
-          " WHERE id = ?1 AND state = 'queued' RETURNING attempts");
+          " WHERE id = ?1 AND state = 'queued' RETURNING attempts, alone");
       if (!row->bind(trial, now).step()) return std::nullopt;
       attempt = static_cast<int>(row->integer(0));
+      alone = row->integer(1);
       row->run();
     }
-    impl_->statements.use("INSERT INTO attempts (trial_id, attempt, worker_id, started_ms) VALUES (?1, ?2, ?3, ?4)")
-        ->bind(trial, attempt, worker, now)
+    impl_->statements.use("INSERT INTO attempts (trial_id, attempt, worker_id, started_ms, alone) VALUES (?1, ?2, ?3, ?4, ?5)")
+        ->bind(trial, attempt, worker, now, alone)
         .run();
     return attempt;
   });
@@ -306,14 +316,16 @@ std::optional<int> Store::lease(TrialId trial, WorkerId worker) {
 
 bool Store::readopt(TrialId trial, int attempt, WorkerId worker) {
   return impl_->atomically([&] {
+    // Its worker lives, so this loss proved nothing.
     impl_->statements
-        .use("UPDATE trials SET state = 'leased', updated_ms = ?3 WHERE id = ?1 AND state = 'queued' AND attempts = ?2 AND"
+        .use("UPDATE trials SET state = 'leased', updated_ms = ?3, lost = lost - 1,"
+             " deaths = deaths - (SELECT died AND alone FROM attempts WHERE trial_id = ?1 AND attempt = ?2) WHERE id = ?1 AND state = 'queued' AND attempts = ?2 AND"
              " EXISTS (SELECT 1 FROM attempts WHERE trial_id = ?1 AND attempt = ?2 AND outcome = 'lost')")
         ->bind(trial, attempt, impl_->clock->unix_ms())
         .run();
     if (impl_->database.changes() == 0) return false;
     impl_->statements
-        .use("UPDATE attempts SET outcome = NULL, ended_ms = NULL, error = '', worker_id = ?3"
+        .use("UPDATE attempts SET outcome = NULL, ended_ms = NULL, error = '', worker_id = ?3, died = 0"
              " WHERE trial_id = ?1 AND attempt = ?2")
         ->bind(trial, attempt, worker)
         .run();
@@ -358,7 +370,7 @@ int Store::requeue_leased() {
         .use("UPDATE workers SET left_ms = ?1, left_reason = 'the daemon was restarted' WHERE left_ms IS NULL")
         ->bind(now)
         .run();
-    impl_->statements.use("UPDATE trials SET state = 'queued', updated_ms = ?1 WHERE state = 'leased'")->bind(now).run();
+    impl_->statements.use("UPDATE trials SET state = 'queued', lost = lost + 1, updated_ms = ?1 WHERE state = 'leased'")->bind(now).run();
     return static_cast<int>(impl_->database.changes());
   });
 }
@@ -377,11 +389,11 @@ std::optional<Trial> Store::trial(TrialId id) const {
 // A trial ends once. Whoever is first with a score wins, even if its lease had expired; what comes after finds the trial
 // final. Any other outcome only counts from the attempt that holds the lease, since an older one says nothing about it.
 
-FinishResult Store::finish(const TrialOutcome& outcome) {
-  return impl_->atomically([&] { return impl_->finish(outcome); });
+FinishResult Store::finish(const TrialOutcome& outcome, bool worker_died) {
+  return impl_->atomically([&] { return impl_->finish(outcome, worker_died); });
 }
 
-FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
+FinishResult Store::Impl::finish(const TrialOutcome& outcome, bool worker_died) {
   FinishResult result;
   const std::optional<CurrentTrial> trial = current(outcome.trial);
   if (!trial) {
@@ -405,7 +417,7 @@ FinishResult Store::Impl::finish(const TrialOutcome& outcome) {
   } else if (scored) {
     finish_scored(outcome, *trial, !holds_lease, result);
   } else {
-    finish_otherwise(outcome, *trial, result);
+    finish_otherwise(outcome, *trial, worker_died, result);
   }
   return result;
 }
@@ -419,6 +431,7 @@ void Store::Impl::finish_scored(const TrialOutcome& outcome, const CurrentTrial&
   end_attempt(outcome);
   if (late) {
     cancel_open_attempt(outcome.trial, "attempt " + std::to_string(outcome.attempt) + " ended " + std::string(name_of(outcome.outcome)) + " first");
+    recount(outcome.trial);
     note_late(outcome, trial.study, true, "nobody had finished the trial: accepted");
   }
   result.told_index = next_told_index(trial.study);
@@ -427,41 +440,87 @@ void Store::Impl::finish_scored(const TrialOutcome& outcome, const CurrentTrial&
   result.state = TrialState::completed;
 }
 
-void Store::Impl::finish_otherwise(const TrialOutcome& outcome, const CurrentTrial& trial, FinishResult& result) {
-  int failures = trial.failures;
-  TrialState next = TrialState::queued;
-  switch (outcome.outcome) {
-    case Outcome::failed:
-    case Outcome::oom:
-      if (++failures > trial.retries) next = TrialState::failed;
-      break;
-    case Outcome::preempted:
-    case Outcome::lost: break;
+namespace {
+
+/// What ended, counted; and what is to become of the trial. Sentences for people go to `error`.
+TrialState judge(CurrentTrial& trial, Outcome outcome, bool worker_died, bool was_alone, std::string& error) {
+  const RetryBudget& budget = trial.retries;
+  switch (outcome) {
     case Outcome::completed:
     case Outcome::pruned: break;  // not here: they have a score
-    case Outcome::cancelled: next = TrialState::cancelled; break;
+    case Outcome::cancelled: return TrialState::cancelled;
+    case Outcome::preempted: ++trial.preempted; break;
+    case Outcome::failed:
+      ++trial.failed;
+      ++trial.failures;
+      trial.alone = false;  // whatever it did, its worker lives
+      break;
+    case Outcome::oom:
+      if (++trial.oom > 1) ++trial.failures;  // once it is tried again for nothing, alone
+      trial.alone = true;
+      break;
+    case Outcome::lost:
+      ++trial.lost;
+      if (!worker_died) break;
+      trial.alone = true;
+      if (!was_alone || ++trial.deaths <= budget.lost) break;
+      error = "its worker died " + std::to_string(trial.deaths) + " times while it trained nothing but this trial, and the study allows " +
+              std::to_string(budget.lost) + " (/retries/lost): training this architecture seems to kill workers; the last time: " + error;
+      return TrialState::failed;
   }
+  const bool spent = trial.failures > budget.failures || trial.failed > budget.failed || trial.oom - 1 > budget.oom;
+  return spent && (outcome == Outcome::failed || outcome == Outcome::oom) ? TrialState::failed : TrialState::queued;
+}
+
+}  // namespace
+
+void Store::Impl::finish_otherwise(TrialOutcome outcome, CurrentTrial trial, bool worker_died, FinishResult& result) {
+  worker_died = worker_died && outcome.outcome == Outcome::lost;
+  const bool was_alone = worker_died && attempt_was_alone(outcome);
+  trial.state = judge(trial, outcome.outcome, worker_died, was_alone, outcome.error);
   end_attempt(outcome);
+  if (worker_died) {
+    statements.use("UPDATE attempts SET died = 1 WHERE trial_id = ?1 AND attempt = ?2")->bind(outcome.trial, outcome.attempt).run();
+  }
   std::optional<std::int64_t> told_index;
-  if (is_final(next)) told_index = next_told_index(trial.study);
-  end_trial(outcome, next, told_index, failures);
+  if (is_final(trial.state)) told_index = next_told_index(trial.study);
+  // A worker that went away says nothing about the trial, unless that ended it: the text of its last failure stays.
+  std::optional<std::string> error;
+  const bool gone = outcome.outcome == Outcome::lost || outcome.outcome == Outcome::preempted;
+  if (!gone || trial.state == TrialState::failed) error = outcome.error;
+  end_trial(trial, outcome.trial, told_index, error);
   result.accepted = true;
-  result.state = next;
-  result.requeued = next == TrialState::queued;
+  result.state = trial.state;
+  result.requeued = trial.state == TrialState::queued;
   result.told_index = told_index.value_or(-1);
+  result.alone = trial.alone;
+}
+
+bool Store::Impl::attempt_was_alone(const TrialOutcome& outcome) {
+  const auto row = statements.use("SELECT alone FROM attempts WHERE trial_id = ?1 AND attempt = ?2");
+  return row->bind(outcome.trial, outcome.attempt).step() && row->integer(0) != 0;
 }
 
 std::optional<CurrentTrial> Store::Impl::current(TrialId trial) {
   const auto row = statements.use(
-      "SELECT t.study_id, t.ask_index, t.state, t.attempts, t.failures, s.retries"
-      " FROM trials AS t JOIN studies AS s ON s.id = t.study_id WHERE t.id = ?1");
+      "SELECT t.study_id, t.ask_index, t.state, t.attempts, t.failures, t.failed, t.oom, t.preempted, t.lost, t.deaths, t.alone,"
+      " s.retries, s.retries_failed, s.retries_oom, s.retries_lost FROM trials AS t JOIN studies AS s ON s.id = t.study_id WHERE t.id = ?1");
   if (!row->bind(trial).step()) return std::nullopt;
-  return CurrentTrial{StudyId{row->integer(0)},
-                 row->integer(1),
-                 row->choice<TrialState>(2),
-                 static_cast<int>(row->integer(3)),
-                 static_cast<int>(row->integer(4)),
-                 static_cast<int>(row->integer(5))};
+  const auto number = [&row](int column) { return static_cast<int>(row->integer(column)); };
+  CurrentTrial found;
+  found.study = StudyId{row->integer(0)};
+  found.ask_index = row->integer(1);
+  found.state = row->choice<TrialState>(2);
+  found.attempt = number(3);
+  found.failures = number(4);
+  found.failed = number(5);
+  found.oom = number(6);
+  found.preempted = number(7);
+  found.lost = number(8);
+  found.deaths = number(9);
+  found.alone = number(10) != 0;
+  found.retries = {number(11), number(12), number(13), number(14)};
+  return found;
 }
 
 std::optional<Outcome> Store::Impl::ended_as(TrialId trial, int attempt, bool& exists) {
@@ -481,9 +540,20 @@ std::int64_t Store::Impl::next_told_index(StudyId study) {
 void Store::Impl::end_attempt(const TrialOutcome& outcome) {
   statements
       .use("UPDATE attempts SET outcome = ?3, error = ?4, engine = ?5, device = ?6, code_version = ?7, torch_version = ?8,"
-           " ended_ms = ?9 WHERE trial_id = ?1 AND attempt = ?2")
+           " ended_ms = ?9, died = 0 WHERE trial_id = ?1 AND attempt = ?2")
       ->bind(outcome.trial, outcome.attempt, outcome.outcome, outcome.error, outcome.engine, outcome.device,
              outcome.code_version, outcome.torch_version, clock->unix_ms())
+      .run();
+}
+
+// A late result makes another outcome of an attempt that was counted.
+void Store::Impl::recount(TrialId trial) {
+  statements
+      .use("UPDATE trials SET failed = n.failed, oom = n.oom, preempted = n.preempted, lost = n.lost, deaths = n.deaths FROM"
+           " (SELECT count(*) FILTER (WHERE outcome = 'failed') AS failed, count(*) FILTER (WHERE outcome = 'oom') AS oom,"
+           "  count(*) FILTER (WHERE outcome = 'preempted') AS preempted, count(*) FILTER (WHERE outcome = 'lost') AS lost,"
+           "  count(*) FILTER (WHERE died AND alone) AS deaths FROM attempts WHERE trial_id = ?1) AS n WHERE id = ?1")
+      ->bind(trial)
       .run();
 }
 
@@ -506,19 +576,60 @@ void Store::Impl::complete(const TrialOutcome& outcome, std::int64_t told_index)
       .run();
 }
 
-void Store::Impl::end_trial(const TrialOutcome& outcome, TrialState state, std::optional<std::int64_t> told_index,
-                            int failures) {
-  const UnixMs now = clock->unix_ms();
+void Store::Impl::end_trial(const CurrentTrial& now, TrialId trial, std::optional<std::int64_t> told_index,
+                            const std::optional<std::string>& error) {
+  const UnixMs at = clock->unix_ms();
   std::optional<UnixMs> ended;
-  if (told_index) ended = now;
-  // A worker that went away says nothing about the trial: the text of its last failure stays.
-  std::optional<std::string> error;
-  if (outcome.outcome != Outcome::lost && outcome.outcome != Outcome::preempted) error = outcome.error;
+  if (told_index) ended = at;
   statements
       .use("UPDATE trials SET state = ?2, told_index = ?3, failures = ?4, error = coalesce(?5, error), updated_ms = ?6,"
-           " ended_ms = ?7 WHERE id = ?1")
-      ->bind(outcome.trial, state, told_index, failures, error, now, ended)
+           " ended_ms = ?7, failed = ?8, oom = ?9, preempted = ?10, lost = ?11, deaths = ?12, alone = ?13 WHERE id = ?1")
+      ->bind(trial, now.state, told_index, now.failures, error, at, ended, now.failed, now.oom, now.preempted, now.lost,
+             now.deaths, now.alone ? 1 : 0)
       .run();
+}
+
+// ---- studies that only fail
+
+std::optional<std::string> Store::pause_if_failing(StudyId study) {
+  return impl_->atomically([&]() -> std::optional<std::string> {
+    const PauseOptions defaults;  // of studies that were stored before there was the option
+    const UnixMs now = impl_->clock->unix_ms();
+    PauseOptions limit;
+    UnixMs since = 0;
+    {
+      const auto row = impl_->statements.use(
+          "SELECT coalesce(spec ->> '$.pause_on.failures', ?2), coalesce(spec ->> '$.pause_on.within_s', ?3), max(resumed_ms, coalesce("
+          " (SELECT ended_ms FROM trials WHERE study_id = ?1 AND ended_ms IS NOT NULL AND state = 'completed' ORDER BY ended_ms DESC LIMIT 1), 0))"
+          " FROM studies WHERE id = ?1 AND state = 'running'");
+      if (!row->bind(study, defaults.failures, defaults.within_s).step()) return std::nullopt;
+      limit = {static_cast<int>(row->integer(0)), static_cast<int>(row->integer(1))};
+      since = std::max(row->integer(2), now - 1000 * static_cast<UnixMs>(limit.within_s));
+    }
+    if (limit.failures == 0) return std::nullopt;
+    const std::optional<std::string> why = impl_->failing_since(study, since, limit);
+    if (why) {
+      impl_->statements.use("UPDATE studies SET state = 'paused', error = ?2, updated_ms = ?3 WHERE id = ?1")->bind(study, *why, now).run();
+    }
+    return why;
+  });
+}
+
+std::optional<std::string> Store::Impl::failing_since(StudyId study, UnixMs since, const PauseOptions& limit) {
+  const auto row = statements.use(
+      "SELECT count(*) FILTER (WHERE NOT a.died) + count(DISTINCT iif(a.died, a.ended_ms / 10000, NULL)), min(a.ended_ms), max(a.ended_ms)"
+      " FROM attempts AS a JOIN trials AS t ON t.id = a.trial_id"
+      " WHERE (a.outcome IN ('failed', 'oom') OR a.died) AND a.ended_ms > ?2 AND t.study_id = ?1");
+  row->bind(study, since).step();
+  if (row->integer(0) < limit.failures) return std::nullopt;
+  const auto last = statements.use(
+      "SELECT a.outcome, a.error FROM attempts AS a JOIN trials AS t ON t.id = a.trial_id"
+      " WHERE (a.outcome IN ('failed', 'oom') OR a.died) AND a.ended_ms > ?2 AND t.study_id = ?1"
+      " ORDER BY a.ended_ms DESC, a.trial_id DESC LIMIT 1");
+  last->bind(study, since).step();
+  return std::to_string(row->integer(0)) + " failures in a row within " + std::to_string((row->integer(2) - row->integer(1) + 999) / 1000) +
+         " s, with no trial completed in between (/pause_on allows fewer than " + std::to_string(limit.failures) + " within " +
+         std::to_string(limit.within_s) + " s); the last one ended " + last->text(0) + ": " + last->text(1);
 }
 
 void Store::Impl::note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text) {

@@ -70,6 +70,7 @@ struct FinishResult {
   std::int64_t told_index = -1;  ///< its place in the order of ends, if it is final by this outcome
   std::int64_t ask_index = 0;
   StudyId study;
+  bool alone = false;      ///< of a trial that is queued again: it must be trained alone
 };
 
 /// One event for the log of a study: what an operator would want to read later.
@@ -130,7 +131,14 @@ class Store {
   /// while the trial is not final; one that is open beside it ends as cancelled. Other outcomes: only from the current attempt of a
   /// leased trial. failed and oom count against the study's `retries`: queued again, or failed. preempted and lost: queued again.
   /// cancelled: cancelled. Throws StoreError for completed and pruned without a dev_score in [0, 1].
-  FinishResult finish(const TrialOutcome& outcome);
+  ///
+  /// The first oom uses up no retry; the trial is to be trained alone then. `worker_died`, of a lost attempt: the worker died while it had
+  /// this trial in training. If the attempt was alone, that is a death (more than the study allows: failed), else a suspicion: the trial
+  /// is to be trained alone. Whoever survives a training alone is suspected no more.
+  FinishResult finish(const TrialOutcome& outcome, bool worker_died = false);
+  /// Pauses a running study that fails and fails (StudySpec::pause_on), counted from the last trial completed, or the last resume. Returns
+  /// why, a sentence that also stands in the study's `error`; nullopt if there was no reason to.
+  std::optional<std::string> pause_if_failing(StudyId study);
   /// On start: every leased trial is queued again, its attempt ended as lost, and workers that never left have left. Returns how
   /// many trials.
   int requeue_leased();

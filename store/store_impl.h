@@ -38,8 +38,9 @@ struct CurrentTrial {
   std::int64_t ask_index = 0;
   TrialState state = TrialState::queued;
   int attempt = 0;
-  int failures = 0;
-  int retries = 0;
+  int failures = 0, failed = 0, oom = 0, preempted = 0, lost = 0, deaths = 0;
+  bool alone = false;
+  RetryBudget retries;
 };
 
 struct Store::Impl {
@@ -63,12 +64,15 @@ struct Store::Impl {
   void require_next(StudyId study, std::span<const NewTrial> trials);
   std::int64_t next_told_index(StudyId study);
   void end_attempt(const TrialOutcome& outcome);
+  void recount(TrialId trial);
   void cancel_open_attempt(TrialId trial, const std::string& why);
   void complete(const TrialOutcome& outcome, std::int64_t told_index);
-  void end_trial(const TrialOutcome& outcome, TrialState state, std::optional<std::int64_t> told_index, int failures);
-  FinishResult finish(const TrialOutcome& outcome);
+  void end_trial(const CurrentTrial& now, TrialId trial, std::optional<std::int64_t> told_index, const std::optional<std::string>& error);
+  FinishResult finish(const TrialOutcome& outcome, bool worker_died);
   void finish_scored(const TrialOutcome& outcome, const CurrentTrial& trial, bool late, FinishResult& result);
-  void finish_otherwise(const TrialOutcome& outcome, const CurrentTrial& trial, FinishResult& result);
+  void finish_otherwise(TrialOutcome outcome, CurrentTrial trial, bool worker_died, FinishResult& result);
+  bool attempt_was_alone(const TrialOutcome& outcome);
+  std::optional<std::string> failing_since(StudyId study, UnixMs since, const PauseOptions& limit);
   void note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text);
   void add_event(const Event& event);
   void cancel_trials(StudyId study);

@@ -83,13 +83,18 @@ json rows_of(Statement& row, std::initializer_list<std::string_view> documents =
 constexpr std::string_view kTrialColumns =
     "SELECT id, study_id AS study, ask_index, told_index, architecture, steps, seed, replica, state, pruned, attempts, failures,"
     " dev_score, test_score, best_epoch, train_loss, dev_accuracy, dev_weighted_f1, dev_macro_f1, train_s, parameters, error,"
-    " facts, created_ms, ended_ms FROM trials ";
+    " facts, created_ms, ended_ms, failed, oom, preempted, lost, deaths, alone FROM trials ";
 
 json trial_of(const Statement& row) {
   json trial = object_of(row, {"architecture", "facts"});
   // SQLite's integers are signed; a seed is not.
   trial["seed"] = static_cast<std::uint64_t>(trial["seed"].get<std::int64_t>());
   trial["pruned"] = trial["pruned"] == 1;
+  trial["alone"] = trial["alone"] == 1;
+  for (const char* outcome : {"failed", "oom", "preempted", "lost", "deaths"}) {
+    trial["outcomes"][outcome] = std::move(trial[outcome]);
+    trial.erase(outcome);
+  }
   return trial;
 }
 
@@ -341,7 +346,7 @@ std::optional<json> StoreReader::trial(TrialId id) const {
   json trial = trial_of(*row);
   const auto attempts = impl_->statements.use(
       "SELECT a.attempt, a.worker_id AS worker, w.name AS worker_name, a.outcome, a.error, a.engine, a.device,"
-      " a.code_version, a.torch_version, a.started_ms, a.ended_ms"
+      " a.code_version, a.torch_version, a.started_ms, a.ended_ms, a.alone, a.died"
       " FROM attempts AS a LEFT JOIN workers AS w ON w.id = a.worker_id WHERE a.trial_id = ?1 ORDER BY a.attempt");
   trial["attempt_log"] = rows_of(attempts->bind(id));
   const auto epochs = impl_->statements.use(

@@ -76,6 +76,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   });
   DispatchOptions options = dispatch_options(config);
   options.on_ended = [this](const Ended& ended) { studies->on_ended(ended); };
+  options.on_paused = [this](StudyId study, const std::string& why) { studies->on_paused(study, why); };
   dispatcher = std::make_unique<Dispatcher>(io, *store, clock, std::move(options));
   studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots);
   retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);

@@ -24,7 +24,7 @@ std::vector<QueuedTrial> queued_of(const std::vector<Trial>& trials) {
   std::vector<QueuedTrial> queued;
   for (const Trial& trial : trials) {
     if (is_final(trial.state)) continue;
-    queued.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0});
+    queued.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0, trial.alone});
   }
   return queued;
 }
@@ -87,7 +87,7 @@ Controller::Hooks StudyHost::hooks(StudyId id) {
   hooks.ready = [this, id](std::vector<ReadyTrial> ready) {
     std::vector<QueuedTrial> queued;
     for (ReadyTrial& trial : ready) {
-      queued.push_back({trial.id, trial.ask_index, std::move(trial.architecture), trial.seed, trial.attempts, trial.recovered});
+      queued.push_back({trial.id, trial.ask_index, std::move(trial.architecture), trial.seed, trial.attempts, trial.recovered, trial.alone});
     }
     // Also those of a study that was cancelled meanwhile: the dispatcher stops the workers that came back with them.
     asio::post(io_, [this, id, queued = std::move(queued)]() mutable { dispatcher_.submit(id, std::move(queued)); });
@@ -230,6 +230,16 @@ void StudyHost::on_ended(const Ended& ended) {
     asio::post(found->second.strand, [controller, told] { controller->tell(told); });
   } else {
     found->second.early.push_back(told);
+  }
+}
+
+void StudyHost::on_paused(StudyId id, const std::string& why) {
+  const auto found = studies_.find(id);
+  if (found == studies_.end()) return;
+  found->second.record.state = StudyState::paused;
+  found->second.record.error = why;
+  if (const auto controller = found->second.controller) {
+    asio::post(found->second.strand, [controller] { controller->set_paused(true); });
   }
 }
 

@@ -44,6 +44,9 @@ class StudyHost {
   /// The dispatcher's word that a trial is final, in the order of told_index.
   void on_ended(const Ended& ended);
 
+  /// The dispatcher's word that a study was paused in the store because it fails and fails.
+  void on_paused(StudyId id, const std::string& why);
+
   /// Proposals there will be in all; nullopt where unknown or the study does not run.
   std::optional<std::uint64_t> total(StudyId id) const;
 

@@ -45,7 +45,7 @@ StudySpec spec_of(const Case& of, std::uint64_t seed) {
   spec.space = {{"steps", {{"max", of.max_steps}}}};
   spec.strategy = of.strategy;
   spec.seed = seed;
-  spec.retries = 0;
+  spec.retries = RetryBudget::of(0);
   return spec;
 }
 

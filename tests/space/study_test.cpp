@@ -46,6 +46,28 @@ TEST(StudySpecTest, ReportsEveryProblemAtOnce) {
   }
 }
 
+TEST(StudySpecTest, RetriesAreANumberForAllOrOneForEachClass) {
+  const auto with = [](const std::string& members) { return read_study(R"({"name": "n", "dataset": "d", "strategy": {"name": "mfas"}, )" + members + "}"); };
+  EXPECT_EQ(with(R"("seed": 1)").retries, RetryBudget{});
+  EXPECT_EQ(with(R"("retries": 3)").retries, (RetryBudget{3, 3, 3, 8}));
+  EXPECT_EQ(with(R"("retries": {"failures": 3, "lost": 1})").retries, (RetryBudget{3, 3, 3, 1}));
+  EXPECT_EQ(with(R"("retries": {"failed": 1, "oom": 4, "lost": 0})").retries, (RetryBudget{5, 1, 4, 0}));
+  EXPECT_EQ(with(R"("retries": {"oom": 0})").retries, (RetryBudget{2, 2, 0, 8}));
+  for (const char* given : {R"("retries": 0)", R"("retries": {"failed": 0, "oom": 0})", R"("retries": {"failed": 1, "oom": 4})"}) {
+    const StudySpec spec = with(given);
+    EXPECT_EQ(read_study(spec.to_json().dump()).retries, spec.retries) << given;
+  }
+  EXPECT_EQ(with(R"("pause_on": {"failures": 0})").pause_on, (PauseOptions{0, 600}));
+  try {
+    with(R"("retries": {"failures": 1, "failed": 1, "preempted": 2}, "pause_on": {"failures": -1, "within_s": 0})");
+    FAIL() << "no error";
+  } catch (const ConfigError& error) {
+    for (const char* text : {"/retries/failures: expected either this", "/retries", "preempted", "/pause_on/failures", "/pause_on/within_s"}) {
+      EXPECT_THAT(error.what(), HasSubstr(text));
+    }
+  }
+}
+
 TEST(StudySpecTest, EarlyStoppingIsOffUnlessItIsAskedFor) {
   const std::string head = R"({"name": "n", "dataset": "d", "strategy": {"name": "mfas"}, "training": {"epochs": 9}, "early_stopping": )";
   EXPECT_EQ(read_study(R"({"name": "n", "dataset": "d", "strategy": {"name": "mfas"}})").early_stopping, EarlyStoppingOptions{});

@@ -18,7 +18,7 @@ inline StudySpec study_spec(const std::string& name = "demo", int retries = 2) {
   spec.dataset = "avmnist/dataset.json";
   spec.strategy = {{"name", "random"}, {"trials", 100}};
   spec.seed = 18'446'744'073'709'551'615u;  // the largest there is
-  spec.retries = retries;
+  spec.retries = RetryBudget::of(retries);
   return spec;
 }
 

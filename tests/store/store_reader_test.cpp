@@ -73,7 +73,7 @@ TEST_F(StoreReaderTest, TrialSpeaksTheProtocol) {
   const json trial = reader.trial(TrialId{10}).value();
   EXPECT_EQ(keys(trial),
             (std::set<std::string>{"id", "study", "ask_index", "told_index", "architecture", "steps", "seed", "replica", "state", "pruned",
-                                   "attempts", "failures", "dev_score", "test_score", "best_epoch", "train_loss",
+                                   "attempts", "failures", "outcomes", "alone", "dev_score", "test_score", "best_epoch", "train_loss",
                                    "dev_accuracy", "dev_weighted_f1", "dev_macro_f1", "train_s", "parameters", "error",
                                    "facts", "created_ms", "ended_ms", "attempt_log", "epochs"}));
   EXPECT_EQ(trial["dev_score"], 0.62);
@@ -86,6 +86,8 @@ TEST_F(StoreReaderTest, TrialSpeaksTheProtocol) {
   EXPECT_EQ(trial["attempt_log"][0]["worker_name"], "w1");
   EXPECT_EQ(trial["attempt_log"][0]["torch_version"], "1.13.0");
   EXPECT_EQ(trial["attempt_log"][1]["outcome"], "cancelled");
+  EXPECT_EQ(trial["outcomes"], (json{{"failed", 0}, {"oom", 0}, {"preempted", 0}, {"lost", 0}, {"deaths", 0}})) << "the lost one came in after all";
+  EXPECT_EQ(reader.trial(TrialId{9}).value()["outcomes"], (json{{"failed", 2}, {"oom", 1}, {"preempted", 0}, {"lost", 0}, {"deaths", 0}}));
   EXPECT_EQ(reader.trial(TrialId{1}).value()["epochs"].size(), 3u);
   EXPECT_TRUE(reader.trial(TrialId{12}).value()["told_index"].is_null());
   EXPECT_FALSE(reader.trial(TrialId{99}).has_value());
@@ -236,7 +238,7 @@ TEST_F(StoreReaderTest, OnlyOneStatementIsTaken) {
 
 TEST_F(StoreReaderTest, PragmasThatOnlyTellAreAllowed) {
   EXPECT_GT(query("PRAGMA table_info(trials)")["rows"].size(), 20u);
-  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 3);
+  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 4);
   EXPECT_GT(query("SELECT name FROM pragma_table_info('trials')")["rows"].size(), 20u);
   EXPECT_GT(query("SELECT sql FROM sqlite_schema")["rows"].size(), 10u);
   EXPECT_GT(query("EXPLAIN QUERY PLAN SELECT * FROM leaderboard")["rows"].size(), 0u);

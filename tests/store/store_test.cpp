@@ -19,6 +19,7 @@ using fusion::testing::add_trials;
 using fusion::testing::completed;
 using fusion::testing::ended;
 using fusion::testing::new_trial;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
@@ -59,7 +60,7 @@ TEST_P(StoreTest, StudyComesBackAsItWasGiven) {
 TEST_P(StoreTest, StudyThatCouldNotBeReadBackIsRefused) {
   StudySpec spec = fusion::testing::study_spec();
   spec.name = "";
-  spec.retries = -3;
+  spec.retries.failures = spec.retries.failed = spec.retries.oom = -3;
   EXPECT_THAT([&] { store.create_study(spec, fusion::testing::avmnist_spec(), "/f"); },
               ThrowsMessage<StoreError>(::testing::AllOf(HasSubstr("/name"), HasSubstr("/retries"))));
   EXPECT_TRUE(store.studies().empty());
@@ -198,14 +199,14 @@ TEST_P(StoreTest, CompletedNeedsAScore) {
 
 TEST_P(StoreTest, FailuresAreRetriedAsOftenAsTheStudySays) {
   const TrialId trial = add_trials(store, add_study(store, "demo", 2), 1)[0];
-  for (int attempt = 1; attempt <= 3; ++attempt) {
+  for (int attempt = 1; attempt <= 4; ++attempt) {
     ASSERT_EQ(store.lease(trial, WorkerId{}), attempt);
     const FinishResult result =
-        store.finish(ended(trial, attempt, attempt == 2 ? Outcome::oom : Outcome::failed, "e" + std::to_string(attempt)));
+        store.finish(ended(trial, attempt, attempt % 2 == 0 ? Outcome::oom : Outcome::failed, "e" + std::to_string(attempt)));
     EXPECT_TRUE(result.accepted);
-    EXPECT_EQ(result.requeued, attempt < 3);
-    EXPECT_EQ(result.told_index, attempt < 3 ? -1 : 0);
-    EXPECT_EQ(store.trial(trial)->failures, attempt);
+    EXPECT_EQ(result.requeued, attempt < 4);
+    EXPECT_EQ(result.told_index, attempt < 4 ? -1 : 0);
+    EXPECT_EQ(store.trial(trial)->failures, attempt < 2 ? attempt : attempt - 1) << "the first oom is free";
     EXPECT_EQ(store.trial(trial)->error, "e" + std::to_string(attempt));
   }
   EXPECT_EQ(store.trial(trial)->state, TrialState::failed);
@@ -219,6 +220,128 @@ TEST_P(StoreTest, LostAndPreemptedUseUpNoRetry) {
   }
   EXPECT_EQ(store.trial(trial)->failures, 0);
   EXPECT_EQ(store.trial(trial)->error, "");
+}
+
+TEST_P(StoreTest, EachClassOfFailureMayHaveABudgetOfItsOwn) {
+  StudySpec spec = fusion::testing::study_spec();
+  spec.retries = {3, 1, 2, 8};  // failed 1, oom 2
+  const StudyId study = store.create_study(spec, fusion::testing::avmnist_spec(), "/f");
+  const auto end_all = [&](TrialId trial, std::vector<Outcome> outcomes) {
+    TrialState state = TrialState::queued;
+    for (const Outcome outcome : outcomes) state = store.finish(ended(trial, store.lease(trial, WorkerId{}).value(), outcome, "x")).state;
+    return state;
+  };
+  using enum Outcome;
+  const auto trials = add_trials(store, study, 3);
+  EXPECT_EQ(end_all(trials[0], {failed, oom, oom, oom}), TrialState::queued);
+  EXPECT_EQ(end_all(trials[0], {oom}), TrialState::failed);
+  EXPECT_EQ(end_all(trials[1], {oom, failed}), TrialState::queued);
+  EXPECT_EQ(end_all(trials[1], {failed}), TrialState::failed);
+  EXPECT_EQ(store.study(study)->spec.retries, spec.retries);
+}
+
+TEST_P(StoreTest, WhoDiesWithItsWorkerIsTrainedAloneAndAfterTooManyDeathsFailed) {
+  StudySpec spec = fusion::testing::study_spec();
+  spec.retries = RetryBudget::of(0);
+  spec.retries.lost = 2;
+  const StudyId study = store.create_study(spec, fusion::testing::avmnist_spec(), "/f");
+  const TrialId trial = add_trials(store, study, 1)[0];
+  for (int attempt = 1; attempt <= 6; ++attempt) {
+    ASSERT_EQ(store.lease(trial, WorkerId{}), attempt);
+    const bool innocent = attempt == 1 || attempt == 4;  // the daemon was restarted, say
+    const FinishResult result = store.finish(ended(trial, attempt, Outcome::lost, "silence"), !innocent);
+    EXPECT_EQ(result.alone, attempt >= 2);
+    EXPECT_EQ(store.trial(trial)->deaths, attempt < 3 ? 0 : attempt < 5 ? 1 : attempt - 3) << "the first is a suspicion";
+    EXPECT_EQ(result.state, attempt < 6 ? TrialState::queued : TrialState::failed);
+  }
+  EXPECT_THAT(store.trial(trial)->error, AllOf(HasSubstr("its worker died 3 times while it trained nothing but this trial"),
+                                               HasSubstr("allows 2 (/retries/lost)"), HasSubstr("silence")));
+  EXPECT_EQ(store.trial(trial)->failures, 0);
+  EXPECT_EQ(store.trial(trial)->told_index, 0);
+}
+
+TEST_P(StoreTest, ASurvivorIsSuspectedNoMoreAndAWorkerThatComesBackProvesALossWrong) {
+  const auto trials = add_trials(store, add_study(store), 2);
+  for (const TrialId trial : trials) {
+    store.lease(trial, WorkerId{});
+    EXPECT_TRUE(store.finish(ended(trial, 1, Outcome::lost, "silence"), true).alone);
+    store.lease(trial, WorkerId{});
+  }
+  EXPECT_FALSE(store.finish(ended(trials[0], 2, Outcome::failed, "NaN")).alone);
+  store.finish(ended(trials[1], 2, Outcome::lost, "silence"), true);
+  EXPECT_EQ(store.trial(trials[1])->deaths, 1);
+  EXPECT_TRUE(store.readopt(trials[1], 2, WorkerId{}));
+  EXPECT_EQ(store.trial(trials[1])->deaths, 0);
+  store.finish(ended(trials[1], 2, Outcome::lost, "silence"), true);
+  EXPECT_TRUE(store.finish(completed(trials[1], 2, 0.5)).accepted) << "late";
+  EXPECT_EQ(store.trial(trials[1])->deaths, 0);
+  EXPECT_EQ(store.trial(trials[1])->lost, 1);
+}
+
+class PauseTest : public StoreTest {
+ protected:
+  void begin(int failures, int within_s) {
+    StudySpec spec = fusion::testing::study_spec("failing", 0);
+    spec.pause_on = {failures, within_s};
+    spec.retries.lost = 0;
+    study = store.create_study(spec, fusion::testing::avmnist_spec(), "/f");
+    trials = add_trials(store, study, 30);
+  }
+  std::optional<std::string> end_next(Outcome outcome, bool died = false) {
+    clock.advance(std::chrono::seconds(1));
+    const TrialId trial = trials.at(next++);
+    store.finish(ended(trial, store.lease(trial, WorkerId{}).value(), outcome, "the loss became NaN"), died);
+    return store.pause_if_failing(study);
+  }
+  StudyId study;
+  std::vector<TrialId> trials;
+  std::size_t next = 0;
+};
+INSTANTIATE_TEST_SUITE_P(, PauseTest, ::testing::Values(Place::disk), [](const auto&) { return "Disk"; });
+
+TEST_P(PauseTest, FailuresInARowPauseTheStudyWithASentenceAndResumingCountsAnew) {
+  begin(3, 60);
+  EXPECT_FALSE(end_next(Outcome::failed));
+  EXPECT_FALSE(end_next(Outcome::failed));
+  EXPECT_FALSE(end_next(Outcome::completed)) << "in between";
+  EXPECT_FALSE(end_next(Outcome::failed));
+  EXPECT_FALSE(end_next(Outcome::oom));
+  restart();
+  const auto why = end_next(Outcome::failed);
+  ASSERT_TRUE(why);
+  EXPECT_THAT(*why, AllOf(HasSubstr("3 failures in a row within 2 s"), HasSubstr("fewer than 3 within 60 s"),
+                          HasSubstr("the last one ended failed: the loss became NaN")));
+  EXPECT_EQ(store.study(study)->state, StudyState::paused);
+  EXPECT_EQ(store.study(study)->error, *why);
+  EXPECT_FALSE(end_next(Outcome::failed)) << "it is paused already";
+  EXPECT_TRUE(store.set_study_state(study, StudyState::running));
+  EXPECT_EQ(store.study(study)->error, "");
+  EXPECT_FALSE(end_next(Outcome::failed));
+  EXPECT_FALSE(end_next(Outcome::failed));
+  EXPECT_TRUE(end_next(Outcome::failed));
+}
+
+TEST_P(PauseTest, OldFailuresAreForgottenAndZeroTurnsItOff) {
+  begin(3, 60);
+  end_next(Outcome::failed);
+  end_next(Outcome::failed);
+  clock.advance(std::chrono::seconds(60));
+  EXPECT_FALSE(end_next(Outcome::failed));
+  next = 0;
+  begin(0, 60);
+  for (int n = 0; n < 20; ++n) EXPECT_FALSE(end_next(Outcome::failed));
+}
+
+TEST_P(PauseTest, WorkersThatDieTogetherCountOnce) {
+  begin(2, 600);
+  for (int n = 0; n < 9; ++n) {
+    const TrialId trial = trials.at(next++);
+    store.finish(ended(trial, store.lease(trial, WorkerId{}).value(), Outcome::lost, "silence"), true);
+  }
+  EXPECT_FALSE(store.pause_if_failing(study)) << "nine in one moment";
+  EXPECT_FALSE(end_next(Outcome::lost, false)) << "lost, but nobody died";
+  clock.advance(std::chrono::seconds(20));
+  EXPECT_TRUE(end_next(Outcome::lost, true));
 }
 
 TEST_P(StoreTest, LateResultWinsIfNobodyFinishedFirst) {

@@ -1,6 +1,7 @@
 // Every event in every state, and long random histories, against a small model of the rules in space/trial.h and store.h.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <set>
@@ -16,46 +17,62 @@ using fusion::testing::add_study;
 using fusion::testing::add_trials;
 using fusion::testing::ended;
 
-constexpr int kRetries = 1;
+constexpr int kRetries = 1, kDeaths = 8;
 
 /// The rules, once more and without SQL.
 struct Model {
+  struct Attempt {
+    std::optional<Outcome> outcome;  ///< nullopt: open
+    bool alone = false, died = false;
+  };
   TrialState state = TrialState::queued;
   int failures = 0;
-  bool pruned = false;
-  std::vector<std::optional<Outcome>> attempts;  ///< nullopt: open
+  bool pruned = false, alone = false;
+  std::vector<Attempt> attempts;
 
   int attempt() const { return static_cast<int>(attempts.size()); }
+  int count(Outcome outcome) const {
+    return static_cast<int>(std::ranges::count(attempts, std::optional(outcome), &Attempt::outcome));
+  }
+  int deaths() const {
+    return static_cast<int>(std::ranges::count_if(attempts, [](const Attempt& a) { return a.alone && a.died; }));
+  }
   bool lease() {
     if (state != TrialState::queued) return false;
     state = TrialState::leased;
-    attempts.emplace_back();
+    attempts.push_back({std::nullopt, alone, false});
     return true;
   }
   bool readopt(int number) {
     if (state != TrialState::queued || number != attempt() || number < 1) return false;
-    if (attempts.back() != Outcome::lost) return false;
+    if (attempts.back().outcome != Outcome::lost) return false;
     state = TrialState::leased;
-    attempts.back().reset();
+    attempts.back().outcome.reset();
+    attempts.back().died = false;
     return true;
   }
-  bool finish(int number, Outcome outcome) {
+  bool finish(int number, Outcome outcome, bool died = false) {
     if (is_final(state) || number < 1 || number > attempt()) return false;
     if (outcome == Outcome::completed || outcome == Outcome::pruned) {
-      if (state == TrialState::leased) attempts.back() = Outcome::cancelled;
-      attempts[static_cast<std::size_t>(number - 1)] = outcome;
+      if (state == TrialState::leased) attempts.back().outcome = Outcome::cancelled;
+      attempts[static_cast<std::size_t>(number - 1)].outcome = outcome;
+      attempts[static_cast<std::size_t>(number - 1)].died = false;
       state = TrialState::completed;
       pruned = outcome == Outcome::pruned;
       return true;
     }
     if (state != TrialState::leased || number != attempt()) return false;
-    attempts.back() = outcome;
-    const bool failure = outcome == Outcome::failed || outcome == Outcome::oom;
+    attempts.back().outcome = outcome;
+    attempts.back().died = died && outcome == Outcome::lost;
+    const bool failure = outcome == Outcome::failed || (outcome == Outcome::oom && count(Outcome::oom) > 1);
     if (failure) ++failures;
+    if (outcome == Outcome::failed) alone = false;
+    if (outcome == Outcome::oom || attempts.back().died) alone = true;
+    const bool poison = attempts.back().died && attempts.back().alone && deaths() > kDeaths;
     if (outcome == Outcome::cancelled) {
       state = TrialState::cancelled;
     } else {
-      state = failure && failures > kRetries ? TrialState::failed : TrialState::queued;
+      state = poison || (failure && failures > kRetries) ? TrialState::failed : TrialState::queued;
     }
     return true;
   }
@@ -69,7 +86,9 @@ const std::map<std::string, std::vector<Outcome>>& histories() {
       {"preempted", {Outcome::preempted}},
       {"failed once", {Outcome::failed}},
       {"lost, then failed once", {Outcome::lost, Outcome::oom}},
-      {"failed for good", {Outcome::failed, Outcome::oom}},
+      {"failed for good", {Outcome::failed, Outcome::oom, Outcome::failed}},
+      {"out of memory once", {Outcome::oom}},
+      {"out of memory twice", {Outcome::oom, Outcome::oom}},
       {"completed", {Outcome::completed}},
       {"completed after a loss", {Outcome::lost, Outcome::completed}},
       {"cancelled", {Outcome::cancelled}},
@@ -89,6 +108,12 @@ class TransitionsTest : public ::testing::Test {
     EXPECT_EQ(trial.told_index >= 0, is_final(model.state)) << what;
     EXPECT_EQ(trial.score.has_value(), model.state == TrialState::completed) << what;
     EXPECT_EQ(trial.pruned, model.pruned) << what;
+    EXPECT_EQ(trial.failed, model.count(Outcome::failed)) << what;
+    EXPECT_EQ(trial.oom, model.count(Outcome::oom)) << what;
+    EXPECT_EQ(trial.preempted, model.count(Outcome::preempted)) << what;
+    EXPECT_EQ(trial.lost, model.count(Outcome::lost)) << what;
+    EXPECT_EQ(trial.deaths, model.deaths()) << what;
+    EXPECT_EQ(trial.alone, model.alone) << what;
   }
 
   void apply(Model& model, TrialId id, const std::vector<Outcome>& history) {
@@ -98,10 +123,10 @@ class TransitionsTest : public ::testing::Test {
     }
   }
 
-  void check_finish(Model& model, TrialId id, int number, Outcome outcome, const std::string& what) {
+  void check_finish(Model& model, TrialId id, int number, Outcome outcome, const std::string& what, bool died = false) {
     const TrialState before = model.state;
-    const bool accepted = model.finish(number, outcome);
-    const FinishResult result = store.finish(ended(id, number, outcome, "text"));
+    const bool accepted = model.finish(number, outcome, died);
+    const FinishResult result = store.finish(ended(id, number, outcome, "text"), died);
     EXPECT_EQ(result.accepted, accepted) << what;
     EXPECT_EQ(result.state, model.state) << what;
     EXPECT_EQ(result.requeued, accepted && model.state == TrialState::queued) << what;
@@ -128,8 +153,9 @@ TEST_F(TransitionsTest, EveryOutcomeInEverySituation) {
           if (leased) {
             ASSERT_EQ(store.lease(id, WorkerId{}).has_value(), model.lease());
           }
+          const bool died = outcome == Outcome::lost && number % 2 == 0;
           check_finish(model, id, number, outcome,
-                       name + (leased ? ", leased" : "") + ": attempt " + std::to_string(number) + " " + std::string(outcome_name));
+                       name + (leased ? ", leased" : "") + ": attempt " + std::to_string(number) + " " + std::string(outcome_name), died);
         }
       }
     }
@@ -175,7 +201,7 @@ TEST_F(TransitionsTest, LongRandomHistoriesEndWhereTheModelEnds) {
         const Outcome outcome = below(12) == 0 ? EnumNames<Outcome>::kTable[static_cast<std::size_t>(below(7))].first
                                 : below(2)     ? Outcome::lost
                                                : Outcome::preempted;
-        check_finish(models[n], ids[n], number, outcome, "event " + std::to_string(event));
+        check_finish(models[n], ids[n], number, outcome, "event " + std::to_string(event), below(3) == 0);
       }
     }
   }

@@ -168,7 +168,7 @@ void fill_with_samples(Store& store, ManualClock& clock) {
     outcome.score->test_score = 0.25 + 0.05 * n;
     store.finish(outcome);
   }
-  for (int attempt = 1; attempt <= 2; ++attempt) {  // one retry: failed for good
+  for (int attempt = 1; attempt <= 3; ++attempt) {  // the first oom is free, then one retry: failed for good
     store.lease(ids[8], here);
     clock.advance(milliseconds(300));
     store.finish(ended(ids[8], attempt, attempt == 1 ? Outcome::oom : Outcome::failed, "CUDA out of memory"));
@@ -181,6 +181,8 @@ void fill_with_samples(Store& store, ManualClock& clock) {
   store.finish(completed(ids[9], 1, 0.62));  // late, and welcome
   store.finish(completed(ids[9], 2, 0.61));  // late, and dropped
   store.lease(ids[10], here);
+  store.lease(ids[11], gone);
+  store.finish(ended(ids[11], 1, Outcome::lost, "the worker was silent for 90 s"), true);
   for (int fit = 0; fit < 3; ++fit) {
     FitRow row;
     row.fit_index = fit;

@@ -97,14 +97,15 @@ std::string studies_view(const json& studies, const Terminal& terminal) {
                {"best", Align::right},
                {"trial", Align::right},
                {"priority", Align::right},
-               {"created"}});
+               {"created"},
+               {"error", Align::left, true, true}});
   for (const json& study : studies) {
     const TrialCounts counts = TrialCounts::of(study);
     const json& best = value_in(study, "best");
     table.add({digits_in(study, "id"), text_in(study, "name", kAbsent), state_cell(study), text_in(study, "strategy", kAbsent),
                std::to_string(counts.ended()), counts.total > 0 ? std::to_string(counts.total) : std::string(kAbsent),
                std::to_string(counts.failed), Cell(score_text(number_in(best, "dev_score")), Style::bold),
-               digits_in(best, "trial"), digits_in(study, "priority"), time_text(integer_in(study, "created_ms"))});
+               digits_in(best, "trial"), digits_in(study, "priority"), time_text(integer_in(study, "created_ms")), text_in(study, "error")});
   }
   return table.text(terminal);
 }

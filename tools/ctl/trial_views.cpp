@@ -1,6 +1,7 @@
 #include "tools/ctl/trial_views.h"
 
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "tools/ctl/figures.h"
@@ -23,6 +24,12 @@ std::optional<double> between(const json& record, const char* from, const char* 
   return static_cast<double>(*ended - *began) / 1000.0;
 }
 
+/// "lost (died)": the worker went down with it.
+Cell outcome_cell(const json& attempt) {
+  const std::string outcome = state_text(attempt, "outcome");
+  return Cell(outcome + (integer_in(attempt, "died").value_or(0) != 0 ? " (died)" : ""), style_of_state(outcome));
+}
+
 std::string attempts_text(const json& attempts, const Terminal& terminal) {
   Table table({{"attempt", Align::right},
                {"worker", Align::left, true},
@@ -38,7 +45,7 @@ std::string attempts_text(const json& attempts, const Terminal& terminal) {
     const std::string name = text_in(attempt, "worker_name");
     const std::string worker = digits_in(attempt, "worker");
     table.add({digits_in(attempt, "attempt"), name.empty() ? worker : name + " (" + worker + ")",
-               state_cell(attempt, "outcome"), duration(between(attempt, "started_ms", "ended_ms")),
+               outcome_cell(attempt), duration(between(attempt, "started_ms", "ended_ms")),
                text_in(attempt, "device", kAbsent), text_in(attempt, "engine", kAbsent),
                text_in(attempt, "code_version", kAbsent), text_in(attempt, "torch_version", kAbsent),
                time_text(integer_in(attempt, "started_ms")), text_in(attempt, "error")});
@@ -83,6 +90,23 @@ std::string facts_text(const json& trial) {
   if (facts == nullptr) return "";
   if (facts->is_string()) return facts->get<std::string>();
   return facts->empty() ? "" : facts->dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+/// "4, retries used 1: failed 1, lost 2, of these 1 with its worker; the next one alone"
+std::string attempts_summary(const json& trial) {
+  std::string text = digits_in(trial, "attempts") + ", retries used " + digits_in(trial, "failures");
+  const json& outcomes = value_in(trial, "outcomes");
+  const char* separator = ": ";
+  for (const char* outcome : {"failed", "oom", "preempted", "lost"}) {
+    const std::int64_t count = integer_in(outcomes, outcome).value_or(0);
+    if (count == 0) continue;
+    text += std::exchange(separator, ", ") + std::string(outcome) + " " + std::to_string(count);
+  }
+  if (const std::int64_t deaths = integer_in(outcomes, "deaths").value_or(0); deaths > 0) {
+    text += ", of these " + std::to_string(deaths) + " alone with a worker that died";
+  }
+  const bool waits = text_in(trial, "state") == "queued" && value_in(trial, "alone") == json(true);
+  return text + (waits ? "; the next one is trained alone" : "");
 }
 
 std::string score_facts(const json& trial) {
@@ -152,7 +176,7 @@ std::string trial_view(const json& trial, const std::optional<DatasetSpec>& data
   }
   facts.add("order", "asked as " + digits_in(trial, "ask_index") + ", told as " + digits_in(trial, "told_index"));
   facts.add("seed", digits_in(trial, "seed") + ", replica " + digits_in(trial, "replica"));
-  facts.add("attempts", digits_in(trial, "attempts") + ", failures " + digits_in(trial, "failures"));
+  facts.add("attempts", attempts_summary(trial));
   if (const std::string noted = facts_text(trial); !noted.empty()) facts.add("facts", noted);
   facts.add("created", time_text(integer_in(trial, "created_ms")));
   facts.add("ended", time_text(integer_in(trial, "ended_ms")));

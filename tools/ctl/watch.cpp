@@ -68,7 +68,8 @@ std::string plain_line(const json& study) {
     return text + ", " + std::to_string(counts.failed) + " failed, " + best_text(study) +
            (error.empty() ? "" : "; " + one_line(error));
   }
-  return text + ", " + pace(study) + ", " + counts_text(counts) + ", " + best_text(study);
+  const std::string error = text_in(study, "error");  // why it is paused
+  return text + ", " + pace(study) + ", " + counts_text(counts) + ", " + best_text(study) + (error.empty() ? "" : "; " + one_line(error));
 }
 
 /// What stands on a terminal: one block, drawn over the last one.

@@ -124,7 +124,8 @@ void Dispatcher::start_timer() {
 
 void Dispatcher::tick() {
   for (Lease& lease : leases_.take_expired()) {
-    lose(std::move(lease), "the worker was silent for " + seconds_text(options_.lease) + " s");
+    const bool died = died_with(lease);
+    lose(std::move(lease), "the worker was silent for " + seconds_text(options_.lease) + " s", died);
   }
   retrainings_.tick();
   if (queues_.admit(clock_.steady())) schedule_pump();
@@ -201,7 +202,9 @@ void Dispatcher::submit(StudyId study, std::vector<QueuedTrial> trials) {
     at->second.queued = !adopting_.contains(trial) && std::ranges::all_of(leases_.of_trial(trial), &Lease::doomed);
     if (!at->second.queued) continue;
     if (recovered) {
-      queues_.hold_back(study, trial, ask_index, admitted);
+      queues_.hold_back(study, trial, ask_index, admitted, at->second.job.alone);
+    } else if (at->second.job.alone) {
+      queues_.push_alone(study, trial, ask_index);
     } else {
       queues_.push(study, trial);
     }
@@ -297,7 +300,10 @@ void Dispatcher::schedule_pump() {
 void Dispatcher::pump() {
   std::map<std::pair<std::string, StudyId>, std::vector<TrialId>> packs;
   const bool granting = !stopped_ && !draining_ && clock_.steady() >= retry_at_;
-  if (granting) assign_retrainings();
+  if (granting) {
+    assign_retrainings();
+    assign_alone();
+  }
   while (granting) {
     const auto study = queues_.next();
     if (!study) break;
@@ -324,11 +330,48 @@ void Dispatcher::assign_retrainings() {
     if (!worker.session || !worker.id || worker.leaving || clock_.steady() - worker.heard >= options_.lease) continue;
     candidates.push_back({name, worker.id, used_slots(worker), worker.hello.pack});
   }
-  retrainings_.assign(candidates, queues_.any_running(), queues_.next().has_value());
+  retrainings_.assign(candidates, queues_.any_running(), queues_.next() || queues_.next_alone());
+}
+
+void Dispatcher::assign_alone() {
+  drying_.clear();
+  std::size_t busy = 0;
+  for (auto& [name, worker] : workers_) {
+    if (used_slots(worker) == 0) worker.alone = false;
+    busy += worker.alone ? 1 : 0;
+  }
+  const std::size_t most = std::max<std::size_t>(1, connected_workers() / 8);
+  while (busy < most) {
+    const auto study = queues_.next_alone();
+    if (!study) return;
+    Worker* worker = choose_for_alone();
+    if (worker == nullptr) return;
+    if (used_slots(*worker) > 0) {
+      drying_ = worker->hello.name;
+      return;
+    }
+    const TrialId trial = *queues_.take_alone(*study);
+    worker->alone = true;
+    ++worker->granting;
+    worker->served = ++turn_;
+    ++busy;
+    grant(*worker, *study, {trial});
+  }
+}
+
+// The one with least to train; one that runs dry already has less by and by.
+Dispatcher::Worker* Dispatcher::choose_for_alone() {
+  Worker* best = nullptr;
+  for (auto& [name, worker] : workers_) {
+    const bool usable = worker.session && worker.id && !worker.leaving && !worker.alone && !retrainings_.keeps_from_trials(name) &&
+                        clock_.steady() - worker.heard < options_.lease;
+    if (usable && (best == nullptr || used_slots(worker) < used_slots(*best))) best = &worker;
+  }
+  return best;
 }
 
 std::size_t Dispatcher::free_slots(const Worker& worker) const {
-  if (!worker.session || !worker.id || worker.leaving || draining_ || retrainings_.keeps_from_trials(worker.hello.name)) return 0;
+  if (!worker.session || !worker.id || worker.leaving || worker.alone || worker.hello.name == drying_ || draining_ || retrainings_.keeps_from_trials(worker.hello.name)) return 0;
   const std::size_t used = used_slots(worker);
   const auto slots = static_cast<std::size_t>(worker.hello.slots);
   return used >= slots ? 0 : slots - used;
@@ -436,6 +479,7 @@ void Dispatcher::put_back(const std::vector<TrialId>& trials) {
 
 void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello) {
   Worker& worker = workers_[hello.name];
+  const bool another_process = worker.hello.pid != hello.pid || worker.hello.host != hello.host;
   if (worker.session) {
     logger("dispatch")->warn("worker replaced worker={} old={} new={}", hello.name, worker.session->peer(), session->peer());
     const std::shared_ptr<WorkerSession> old = worker.session;
@@ -448,7 +492,9 @@ void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const proto
   worker.connected = worker.heard = clock_.steady();
   worker.leaving = false;
   ++worker.joining;
+  if (another_process) lose_unnamed(worker, hello.held, "the worker died, another process came under its name", true);
   lose_unnamed(worker, hello.held, "the worker came back without it");
+  worker.at_work.clear();
   retrainings_.lose_unnamed(hello.name, hello.retrainings, false, "the worker came back without it");
   protocol::Cancel refused{{}, "the trial ended, or went to another worker", {}};
   const std::vector<Candidate> candidates = sort_held(worker, hello.held, refused.held);
@@ -481,12 +527,12 @@ void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const proto
 }
 
 // What it was sent over an older connection and does not name has not arrived, or was dropped by it.
-void Dispatcher::lose_unnamed(const Worker& worker, const std::vector<Held>& held, const std::string& why) {
+void Dispatcher::lose_unnamed(const Worker& worker, const std::vector<Held>& held, const std::string& why, bool died) {
   const std::set<Held> named(held.begin(), held.end());
   for (const Held& what : leases_.of_worker(worker.hello.name)) {
     if (named.contains(what)) continue;
     auto lease = leases_.release(what, worker.hello.name);
-    lose(std::move(*lease), why);
+    lose(std::move(*lease), why, died && worker.at_work.contains(what));
   }
 }
 
@@ -562,6 +608,9 @@ void Dispatcher::leave(const WorkerSession& session, const std::string& reason) 
   if (worker == nullptr) return;
   const WorkerId id = worker->id;
   worker->session = nullptr;
+  worker->gone = clock_.steady();
+  const std::vector<Held> at_work = leases_.oldest(worker->hello.name, static_cast<std::size_t>(worker->hello.pack));
+  worker->at_work = {at_work.begin(), at_work.end()};
   logger("dispatch")->info("worker left worker={} id={} held={} reason={}", worker->hello.name, id.value,
                            leases_.count(worker->hello.name), log_text(reason));
   if (id) note_left(worker->hello.name, id, reason);
@@ -704,14 +753,20 @@ void Dispatcher::on(Worker& worker, const protocol::Leaving& message) {
 
 // ---- ends
 
-void Dispatcher::lose(Lease lease, const std::string& why) {
+bool Dispatcher::died_with(const Lease& lease) const {
+  const auto found = workers_.find(lease.worker);
+  if (found == workers_.end() || found->second.session || found->second.leaving) return false;
+  return clock_.steady() - found->second.gone >= options_.lease / 3 && found->second.at_work.contains(lease.what);
+}
+
+void Dispatcher::lose(Lease lease, const std::string& why, bool worker_died) {
   schedule_pump();
   if (lease.doomed) return;
   logger("dispatch")->warn("trial lost trial={} worker={} attempt={} reason={}", lease.what.trial.value, lease.worker,
                            lease.what.attempt, log_text(why));
   const std::string worker = lease.worker;
   TrialOutcome outcome = outcome_without_score(lease.what, Outcome::lost, why);
-  end_attempt(worker, std::move(outcome), std::move(lease), false);
+  end_attempt(worker, std::move(outcome), std::move(lease), false, worker_died);
 }
 
 /// Ends an attempt that nobody here waits for, so that the trial is queued in the store.
@@ -720,14 +775,17 @@ void Dispatcher::return_to_store(Held what, const std::string& worker) {
 }
 
 // If the store cannot take it (its disk is full, say) everything is as before, and the worker is made to come again.
-void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge) {
+void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge, bool worker_died) {
   const Worker* worker = find_worker(name);
-  auto work = [outcome, known = entries_.contains(outcome.trial), id = worker != nullptr ? worker->id : WorkerId{}](Store& store) {
+  const bool failure = worker_died || outcome.outcome == Outcome::failed || outcome.outcome == Outcome::oom;
+  auto work = [outcome, worker_died, failure, known = entries_.contains(outcome.trial), id = worker != nullptr ? worker->id : WorkerId{}](Store& store) {
     Finished finish;
-    finish.result = store.finish(outcome);
+    finish.result = store.finish(outcome, worker_died);
     if (finish.result.requeued) store.add_event(requeue_event(outcome, finish.result, id));
     const bool changed = finish.result.told_index >= 0 || finish.result.requeued;
     if (!known && changed) finish.trial = store.trial(outcome.trial);
+    if (failure && finish.result.accepted) finish.paused = store.pause_if_failing(finish.result.study);
+    if (finish.paused) store.add_event({0, 0, "study_paused", finish.result.study, {}, {}, *finish.paused});
     return finish;
   };
   auto done = [this, name, outcome, lease, acknowledge](StoreResult<Finished> finish) {
@@ -750,6 +808,12 @@ void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std:
 void Dispatcher::finished(const std::string& name, const TrialOutcome& outcome, Finished finish) {
   const FinishResult& result = finish.result;
   const TrialId trial = outcome.trial;
+  if (finish.paused) {
+    logger("dispatch")->warn("study paused study={} reason={}", result.study.value, log_text(*finish.paused));
+    set_paused(result.study, true);
+    if (options_.on_paused) options_.on_paused(result.study, *finish.paused);
+  }
+  if (const auto entry = entries_.find(trial); entry != entries_.end() && result.requeued) entry->second.job.alone = result.alone;
   if (result.accepted && is_final(result.state)) {
     logger("dispatch")->debug("trial ended trial={} study={} worker={} attempt={} state={}", trial.value, result.study.value,
                               name, outcome.attempt, name_of(result.state));
@@ -764,7 +828,7 @@ void Dispatcher::finished(const std::string& name, const TrialOutcome& outcome, 
     forget(trial);
   } else if (result.requeued && finish.trial) {  // adopted before it was submitted
     const Trial& t = *finish.trial;
-    submit(t.study, {{t.id, t.ask_index, t.architecture, t.seed, t.attempt, false}});
+    submit(t.study, {{t.id, t.ask_index, t.architecture, t.seed, t.attempt, false, t.alone}});
   } else if (result.requeued) {
     requeue(trial);
   } else {
@@ -796,7 +860,11 @@ void Dispatcher::report_end(const TrialOutcome& outcome, const Finished& finish)
 void Dispatcher::requeue(TrialId trial) {
   const auto found = entries_.find(trial);
   if (found == entries_.end() || std::exchange(found->second.queued, true)) return;
-  queues_.push_again(found->second.study, trial, found->second.job.ask_index);
+  if (found->second.job.alone) {
+    queues_.push_alone(found->second.study, trial, found->second.job.ask_index);
+  } else {
+    queues_.push_again(found->second.study, trial, found->second.job.ask_index);
+  }
   schedule_pump();
 }
 

@@ -38,6 +38,7 @@ struct QueuedTrial {
   std::uint64_t seed = 0;
   int attempts = 0;        ///< begun so far
   bool recovered = false;  ///< it was leased when the last daemon ended: its worker may come back with it
+  bool alone = false;      ///< Trial::alone
 };
 
 /// A trial that ended for good.
@@ -59,6 +60,8 @@ struct DispatchOptions {
   /// Each trial that became final by a worker's doing, in the order of commits (told_index, per study). Not called for
   /// trials of a study that is cancelled as a whole.
   std::function<void(const Ended&)> on_ended;
+  /// A study was paused because it fails and fails (StudySpec::pause_on): it stands so in the store, and nothing of it is leased any more.
+  std::function<void(StudyId, const std::string& why)> on_paused;
   /// The number of free slots is another (`free_slots()`).
   std::function<void()> on_slots_changed;
 };
@@ -71,6 +74,16 @@ struct DispatchOptions {
 /// nothing is queued any more idles no longer than the others take for what they were given: `slots` trials each, two packs by default.
 ///
 /// A worker that retrains, or runs dry for a retraining, is given no trials (workers/dispatch/retraining_dispatch.h).
+///
+/// Poison. An architecture may kill the worker that trains it (a crash in a driver, the kernel's out-of-memory killer), and would kill one
+/// worker after the other with all that these train beside it. A worker is dead if its connection ended without a good-bye and it did not
+/// come back within its lease, or a process of another id came back under its name. Who of a dead worker's trials did it nobody knows, so:
+/// - All that were in training (the first `pack` of what it holds, in the order they were granted) are suspected; what waited there is not.
+/// - A suspect is trained alone: a pack of its own, on a worker that holds nothing else. If none is idle, the one with least to do gets
+///   nothing new until it is. At most one worker in eight, and always one, is so employed: a space full of poison takes down no fleet.
+/// - Who survives that is cleared. Who does not has proven something; after RetryBudget::lost such deaths the trial is failed.
+/// A lease that ran out says nothing where the worker is connected (it stalls), was away for less than a third of a lease (then the daemon
+/// was), gave the trial back, or where the daemon was restarted. A trial that ran out of memory among others is trained alone likewise.
 ///
 /// Nothing is sent before it is on disk: a pack leaves after its leases are committed, an acknowledgement after the result.
 /// Every change of a trial is one function of the store, posted in the order things happened; answers come back in that order,
@@ -145,6 +158,9 @@ class Dispatcher {
     std::size_t granting = 0, adopting = 0;  // trials whose lease is being committed
     std::set<protocol::Held> unacked;        // results that are being committed
     std::uint64_t served = 0;
+    SteadyTime gone;                         // when the connection ended
+    std::set<protocol::Held> at_work;        // what it had in training then
+    bool alone = false;                      // what it holds is a trial that is trained alone
   };
   struct Candidate {  // held by a worker, but not leased to it
     protocol::Held what;
@@ -158,6 +174,7 @@ class Dispatcher {
   struct Finished {
     FinishResult result;
     std::optional<Trial> trial;  // if it was never submitted
+    std::optional<std::string> paused;  // why its study is paused now
   };
 
   template <typename Work, typename Done>
@@ -167,6 +184,8 @@ class Dispatcher {
   void schedule_pump();
   void pump();
   void assign_retrainings();
+  void assign_alone();
+  Worker* choose_for_alone();
   RetrainingDispatch::Hooks retraining_hooks();
   std::size_t free_slots(const Worker& worker) const;
   std::size_t used_slots(const Worker& worker) const;
@@ -182,7 +201,7 @@ class Dispatcher {
   // adopting what a worker says it holds
   std::vector<Candidate> sort_held(Worker& worker, std::span<const protocol::Held> held, std::vector<protocol::Held>& refused);
   std::vector<protocol::Held> adopted(Worker& worker, const std::vector<Candidate>& candidates, const std::vector<bool>& yes);
-  void lose_unnamed(const Worker& worker, const std::vector<protocol::Held>& held, const std::string& why);
+  void lose_unnamed(const Worker& worker, const std::vector<protocol::Held>& held, const std::string& why, bool died = false);
   void joined(const std::string& name, const std::shared_ptr<WorkerSession>& session, WorkerId id);
 
   // messages
@@ -197,8 +216,9 @@ class Dispatcher {
   void on(Worker& worker, const protocol::RetrainingResult& message);
 
   // ends
-  void end_attempt(const std::string& worker, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge);
-  void lose(Lease lease, const std::string& why);
+  void end_attempt(const std::string& worker, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge, bool worker_died = false);
+  void lose(Lease lease, const std::string& why, bool worker_died = false);
+  bool died_with(const Lease& lease) const;
   void finished(const std::string& worker, const TrialOutcome& outcome, Finished finish);
   void requeue(TrialId trial);
   void forget(TrialId trial);
@@ -230,6 +250,7 @@ class Dispatcher {
   std::map<std::string, Worker> workers_;  // connected, or still holding something
   asio::steady_timer timer_;
   std::optional<std::string> draining_;
+  std::string drying_;  // the worker that gets nothing new until it is idle, for a trial that is trained alone
   bool stopped_ = false;
   bool pump_posted_ = false;
   SteadyTime retry_at_{};  // after an error of the store

@@ -1,5 +1,6 @@
 #include "workers/dispatch/lease_table.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace fusion {
@@ -11,6 +12,7 @@ void LeaseTable::grant(Held what, const std::string& worker, bool named) {
   lease.what = what;
   lease.worker = worker;
   lease.named = named;
+  lease.order = ++granted_;
   restore(std::move(lease));
 }
 
@@ -58,6 +60,13 @@ std::vector<Held> LeaseTable::of_worker(const std::string& worker) const {
 std::size_t LeaseTable::count(const std::string& worker) const {
   const auto found = by_worker_.find(worker);
   return found == by_worker_.end() ? 0 : found->second.size();
+}
+
+std::vector<Held> LeaseTable::oldest(const std::string& worker, std::size_t count) const {
+  std::vector<Held> held = of_worker(worker);
+  std::ranges::sort(held, {}, [this](const Held& what) { return leases_.at(what).order; });
+  if (held.size() > count) held.resize(count);
+  return held;
 }
 
 std::vector<Lease> LeaseTable::of_trial(TrialId trial) const {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
@@ -22,6 +23,7 @@ struct Lease {
   SteadyTime until;
   bool named = false;    ///< the worker has named it since it was granted
   int missed = 0;        ///< heartbeats in a row that did not name it
+  std::uint64_t order = 0;  ///< of grants: a worker trains what it was granted first
   bool doomed = false;   ///< the trial ended elsewhere or was cancelled: it only fills a slot of the worker
 };
 
@@ -45,6 +47,8 @@ class LeaseTable {
   const Lease* find(protocol::Held what) const;
   std::vector<protocol::Held> of_worker(const std::string& worker) const;  ///< ordered
   std::size_t count(const std::string& worker) const;
+  /// The `count` leases of the worker that were granted first.
+  std::vector<protocol::Held> oldest(const std::string& worker, std::size_t count) const;
   std::vector<Lease> of_trial(TrialId trial) const;
   std::size_t size() const { return leases_.size(); }
 
@@ -60,6 +64,7 @@ class LeaseTable {
   const Clock* clock_;
   std::chrono::milliseconds length_;
   std::map<protocol::Held, Lease> leases_;
+  std::uint64_t granted_ = 0;
   std::unordered_map<std::string, std::set<protocol::Held>> by_worker_;
 };
 

@@ -28,9 +28,13 @@ void StudyQueues::push_again(StudyId study, TrialId trial, std::int64_t ask_inde
   if (const auto found = queues_.find(study); found != queues_.end()) found->second.again.emplace(ask_index, trial);
 }
 
-void StudyQueues::hold_back(StudyId study, TrialId trial, std::int64_t ask_index, SteadyTime until) {
+void StudyQueues::push_alone(StudyId study, TrialId trial, std::int64_t ask_index) {
+  if (const auto found = queues_.find(study); found != queues_.end()) found->second.alone.emplace(ask_index, trial);
+}
+
+void StudyQueues::hold_back(StudyId study, TrialId trial, std::int64_t ask_index, SteadyTime until, bool alone) {
   const auto found = queues_.find(study);
-  if (found != queues_.end()) found->second.aside.emplace(trial, std::pair(ask_index, until));
+  if (found != queues_.end()) found->second.aside.emplace(trial, Queue::Aside{ask_index, until, alone});
 }
 
 bool StudyQueues::erase(StudyId study, TrialId trial) {
@@ -38,7 +42,8 @@ bool StudyQueues::erase(StudyId study, TrialId trial) {
   if (found == queues_.end()) return false;
   Queue& queue = found->second;
   if (queue.aside.erase(trial) > 0) return true;
-  if (std::erase_if(queue.again, [&](const Place& place) { return place.second == trial; }) > 0) return true;
+  const auto is_it = [&](const Place& place) { return place.second == trial; };
+  if (std::erase_if(queue.again, is_it) + std::erase_if(queue.alone, is_it) > 0) return true;
   return std::erase(queue.fresh, trial) > 0;
 }
 
@@ -47,8 +52,8 @@ bool StudyQueues::admit(SteadyTime now) {
   for (auto& [id, queue] : queues_) {
     for (auto at = queue.aside.begin(); at != queue.aside.end();) {
       const auto here = at++;
-      if (here->second.second > now) continue;
-      queue.again.emplace(here->second.first, here->first);
+      if (here->second.until > now) continue;
+      (here->second.alone ? queue.alone : queue.again).emplace(here->second.ask_index, here->first);
       queue.aside.erase(here);
       any = true;
     }
@@ -56,15 +61,37 @@ bool StudyQueues::admit(SteadyTime now) {
   return any;
 }
 
-std::optional<StudyId> StudyQueues::next() const {
+template <typename Wanted>
+const StudyQueues::Queue* StudyQueues::first(Wanted wanted) const {
   const Queue* best = nullptr;
   for (const auto& [id, queue] : queues_) {
-    if (queue.study.paused || (queue.again.empty() && queue.fresh.empty())) continue;
+    if (queue.study.paused || !wanted(queue)) continue;
     const auto rank = [](const Queue& q) { return std::pair(-static_cast<std::int64_t>(q.study.priority), q.served); };
     if (best == nullptr || rank(queue) < rank(*best)) best = &queue;
   }
+  return best;
+}
+
+std::optional<StudyId> StudyQueues::next() const {
+  const Queue* best = first([](const Queue& queue) { return !queue.again.empty() || !queue.fresh.empty(); });
   if (best == nullptr) return std::nullopt;
   return best->study.id;
+}
+
+std::optional<StudyId> StudyQueues::next_alone() const {
+  const Queue* best = first([](const Queue& queue) { return !queue.alone.empty(); });
+  if (best == nullptr) return std::nullopt;
+  const std::optional<StudyId> other = next();
+  if (other && find(*other)->priority > best->study.priority) return std::nullopt;
+  return best->study.id;
+}
+
+std::optional<TrialId> StudyQueues::take_alone(StudyId study) {
+  const auto found = queues_.find(study);
+  if (found == queues_.end() || found->second.alone.empty()) return std::nullopt;
+  const TrialId trial = found->second.alone.begin()->second;
+  found->second.alone.erase(found->second.alone.begin());
+  return trial;
 }
 
 bool StudyQueues::any_running() const {
@@ -78,7 +105,7 @@ std::size_t StudyQueues::ready(StudyId study) const {
 
 std::size_t StudyQueues::waiting(StudyId study) const {
   const auto found = queues_.find(study);
-  return found == queues_.end() ? 0 : ready(study) + found->second.aside.size();
+  return found == queues_.end() ? 0 : ready(study) + found->second.alone.size() + found->second.aside.size();
 }
 
 std::vector<TrialId> StudyQueues::take(StudyId study, std::size_t count) {

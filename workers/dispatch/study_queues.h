@@ -38,21 +38,26 @@ class StudyQueues {
   void remove(StudyId study);
   const DispatchStudy* find(StudyId study) const;
 
-  /// All three drop the trial if the study is not known.
+  /// All four drop the trial if the study is not known.
   void push(StudyId study, TrialId trial);
   void push_again(StudyId study, TrialId trial, std::int64_t ask_index);
-  /// Stands aside until `until`, then joins those that were leased before.
-  void hold_back(StudyId study, TrialId trial, std::int64_t ask_index, SteadyTime until);
+  /// Waits for a worker of its own: `next`, `ready` and `take` pass it over.
+  void push_alone(StudyId study, TrialId trial, std::int64_t ask_index);
+  /// Stands aside until `until`, then joins those that were leased before, or those that wait alone.
+  void hold_back(StudyId study, TrialId trial, std::int64_t ask_index, SteadyTime until, bool alone = false);
   bool erase(StudyId study, TrialId trial);
   /// What stood aside until now may be taken. True if there was any.
   bool admit(SteadyTime now);
 
   /// The study whose turn it is: not paused, something ready, highest priority, served longest ago.
   std::optional<StudyId> next() const;
+  /// The study whose trial is trained alone next: as `next`, of those with such a trial; none while a study of higher priority has others.
+  std::optional<StudyId> next_alone() const;
+  std::optional<TrialId> take_alone(StudyId study);
   /// A study that is not paused has trials now, or may have some soon.
   bool any_running() const;
   std::size_t ready(StudyId study) const;
-  std::size_t waiting(StudyId study) const;  ///< ready or standing aside
+  std::size_t waiting(StudyId study) const;  ///< ready, alone or standing aside
   /// Up to `count` trials from the front; the study's turn is over.
   std::vector<TrialId> take(StudyId study, std::size_t count);
 
@@ -60,11 +65,19 @@ class StudyQueues {
   using Place = std::pair<std::int64_t, TrialId>;  // ask_index, trial
   struct Queue {
     DispatchStudy study;
-    std::set<Place> again;
+    struct Aside {
+      std::int64_t ask_index = 0;
+      SteadyTime until;
+      bool alone = false;
+    };
+    std::set<Place> again, alone;
     std::deque<TrialId> fresh;
-    std::map<TrialId, std::pair<std::int64_t, SteadyTime>> aside;
+    std::map<TrialId, Aside> aside;
     std::uint64_t served = 0;  // turn at which it was served last
   };
+  template <typename Wanted>
+  const Queue* first(Wanted wanted) const;
+
   std::map<StudyId, Queue> queues_;
   std::uint64_t turn_ = 0;
 };

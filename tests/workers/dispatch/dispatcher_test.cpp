@@ -180,7 +180,7 @@ TEST(DispatcherTest, FailuresUseRetriesAndReturnToTheFront) {
   ScriptedWorker worker(h.port());
   worker.join("w");
   const Pack first = worker.expect<Pack>();
-  EXPECT_TRUE(worker.report(held(first.trials[0]), 0, Outcome::oom).accepted);
+  EXPECT_TRUE(worker.report(held(first.trials[0]), 0, Outcome::failed).accepted);
   const Pack second = worker.expect<Pack>();
   EXPECT_EQ(held(second.trials[0]), (Held{first.trials[0].trial, 2})) << "before the trial asked later";
   EXPECT_TRUE(worker.report(held(second.trials[0]), 0, Outcome::failed).accepted);
@@ -670,6 +670,145 @@ TEST(DispatcherTest, TellsOfFreeSlotsAndWorkers) {
   h.wait_until([&] { return h.dispatcher->free_slots() == 0 && h.dispatcher->workers_json().empty(); });
 }
 
+// ---- poison
+
+TEST(PoisonTest, WhatADeadWorkerHadInTrainingIsTrainedAloneAndItsNeighboursAreCleared) {
+  Harness h;
+  const StudyId study = h.add_study(4);
+  auto first = std::make_unique<ScriptedWorker>(h.port());
+  first->join("first", 3, {}, 2);  // two in training, one waits
+  const Pack pack = first->expect<Pack>();
+  ASSERT_THAT(pack.trials, SizeIs(3));
+  first->vanish();
+  h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
+  h.advance(seconds(61));
+  const auto trial = [&](std::size_t n) { return h.trial(pack.trials[n].trial); };
+  h.wait_until([&] { return h.dispatcher->outstanding(study).queued == 4; });
+  EXPECT_TRUE(trial(0).alone && trial(1).alone);
+  EXPECT_FALSE(trial(2).alone) << "it waited";
+  EXPECT_EQ(trial(0).deaths, 0) << "a suspicion is no proof";
+
+  ScriptedWorker second(h.port()), third(h.port());
+  second.join("second", 2);
+  const Pack alone = second.expect<Pack>();
+  ASSERT_THAT(alone.trials, SizeIs(1));
+  EXPECT_EQ(held(alone.trials[0]), (Held{pack.trials[0].trial, 2}));
+  third.join("third", 4);
+  const Pack others = third.expect<Pack>();
+  EXPECT_THAT(others.trials, SizeIs(2)) << "the one that waited and the fresh one, not the other suspect: one at a time";
+  for (const TrialJob& job : others.trials) EXPECT_TRUE(third.report(held(job), 0.5).accepted);
+  second.say(ScriptedWorker::result(held(alone.trials[0]), 0.5));
+  EXPECT_TRUE(second.expect<Ack>().accepted);
+  h.wait_until([&] { return h.dispatcher->outstanding(study).leased == 1; });
+  std::vector<Trial> trials = h.trials_of(study);
+  EXPECT_EQ(trials[0].state, TrialState::completed);
+  EXPECT_EQ(trials[1].state, TrialState::leased);
+}
+
+TEST(PoisonTest, ATrialThatKillsEveryWorkerIsFailedWithASentence) {
+  Harness h;
+  const StudyId study = h.on_store([](Store& s) {
+    StudySpec spec;
+    spec.name = spec.dataset = "toy";
+    spec.strategy = {{"name", "random"}};
+    spec.retries.lost = 1;
+    DatasetSpec dataset;
+    dataset.name = "toy";
+    dataset.digest = std::string(64, 'd');
+    dataset.classes = 2;
+    dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
+    dataset.rows = {{"train", 4}, {"dev", 2}, {"test", 2}};
+    return s.create_study(spec, dataset, "/data/features.json");
+  });
+  h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
+  h.add_trials(study, 1);
+  for (int death = 1; death <= 3; ++death) {  // a process that comes again under its name: no lease is waited for
+    ScriptedWorker worker(h.port());
+    worker.join("w", 4, {}, 0, 100 + death);
+    const Pack pack = worker.expect<Pack>();
+    ASSERT_THAT(pack.trials, SizeIs(1));
+    EXPECT_EQ(pack.trials[0].attempt, death);
+    worker.vanish();
+    h.wait_until([&] { return h.dispatcher->connected_workers() == 0; });
+  }
+  ScriptedWorker last(h.port());
+  last.join("w", 4, {}, 0, 104);
+  for (int i = 0; i < 1000 && h.all_ended().empty(); ++i) std::this_thread::sleep_for(milliseconds(10));
+  ASSERT_THAT(h.all_ended(), SizeIs(1));
+  EXPECT_EQ(h.all_ended()[0].state, TrialState::failed);
+  EXPECT_THAT(h.trials_of(study)[0].error, HasSubstr("its worker died 2 times while it trained nothing but this trial"));
+}
+
+TEST(PoisonTest, LossesThatAreNobodysFaultRaiseNoSuspicion) {
+  Harness h;
+  const StudyId study = h.add_study(1);
+  ScriptedWorker stalled(h.port());
+  stalled.join("stalled");
+  stalled.expect<Pack>();
+  h.advance(seconds(61));  // connected, but silent
+  h.wait_until([&] { return h.dispatcher->outstanding(study).queued == 1; });
+  EXPECT_FALSE(h.trials_of(study)[0].alone);
+  {
+    ScriptedWorker away(h.port());
+    away.join("away");
+    away.expect<Pack>();
+    h.on_io([&] { h.clock.advance(seconds(59)); });  // nobody was heard: it is the daemon that was away
+    away.vanish();
+    h.wait_until([&] { return h.dispatcher->connected_workers() <= 1; });
+    h.advance(seconds(2));
+    h.wait_until([&] { return h.dispatcher->outstanding(study).queued == 1; });
+    EXPECT_FALSE(h.trials_of(study)[0].alone);
+  }
+  ScriptedWorker leaving(h.port());
+  leaving.join("leaving");
+  leaving.expect<Pack>();
+  leaving.say(Leaving{"the batch job ends"});
+  leaving.vanish();
+  h.wait_until([&] { return h.dispatcher->outstanding(study).queued == 1; });
+  EXPECT_FALSE(h.trials_of(study)[0].alone);
+  EXPECT_EQ(h.trials_of(study)[0].lost, 3);
+}
+
+TEST(PoisonTest, ABusyWorkerRunsDryForATrialThatMustBeAlone) {
+  Harness h;
+  const StudyId study = h.add_study(20);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2, {}, 2);
+  const Pack pack = worker.expect<Pack>();
+  ASSERT_THAT(pack.trials, SizeIs(2));
+  EXPECT_TRUE(worker.report(held(pack.trials[0]), 0, Outcome::oom).accepted);
+  EXPECT_EQ(h.trial(pack.trials[0].trial).failures, 0) << "the first time is free";
+  EXPECT_TRUE(worker.report(held(pack.trials[1]), 0.5).accepted);
+  const Pack alone = worker.expect<Pack>();
+  ASSERT_THAT(alone.trials, SizeIs(1));
+  EXPECT_EQ(held(alone.trials[0]), (Held{pack.trials[0].trial, 2}));
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 0u);
+  EXPECT_TRUE(worker.report(held(alone.trials[0]), 0.5).accepted);
+  EXPECT_THAT(worker.expect<Pack>().trials, SizeIs(2)) << "and goes on as before";
+  EXPECT_EQ(h.dispatcher->outstanding(study).leased, 2u);
+}
+
+TEST(PoisonTest, AStudyThatOnlyFailsIsPausedOnceAndSaysWhy) {
+  Harness h;
+  const StudyId study = h.add_study(12, 0, true, 0);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 1);
+  for (int n = 0; n < 10; ++n) {
+    EXPECT_TRUE(worker.report(held(worker.expect<Pack>().trials.at(0)), 0, Outcome::failed).accepted);
+  }
+  h.wait_until([&] { return !h.paused.empty(); });
+  const auto record = h.on_store([study](Store& s) { return *s.study(study); });
+  EXPECT_EQ(record.state, StudyState::paused);
+  EXPECT_THAT(record.error, HasSubstr("10 failures in a row"));
+  EXPECT_THAT(event_kinds(h), ::testing::Contains("study_paused"));
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->outstanding(study).queued; }), 2u) << "nothing more is leased";
+  h.on_store([study](Store& s) { return s.set_study_state(study, StudyState::running); });
+  h.on_io([&] { h.dispatcher->set_paused(study, false); });
+  EXPECT_TRUE(worker.report(held(worker.expect<Pack>().trials.at(0)), 0, Outcome::failed).accepted);
+  EXPECT_TRUE(worker.report(held(worker.expect<Pack>().trials.at(0)), 0.5).accepted);
+  EXPECT_THAT(h.on_io([&] { return h.paused; }), SizeIs(1));
+}
+
 TEST(DispatcherTest, ManyWorkersUnderRandomTroubleFinishEveryTrialOnce) {
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -681,7 +820,10 @@ TEST(DispatcherTest, ManyWorkersUnderRandomTroubleFinishEveryTrialOnce) {
     h.on_store([](Store&) {});  // what the last worker said is committed, and heard of
     completed = h.all_ended().size();
     if (completed == 60) break;
-    if (h.on_io([&] { return h.dispatcher->outstanding(study).queued; }) == 0) h.advance(seconds(2));
+    // Those that must be trained alone may have to wait for the one that is, until its lease has run out.
+    const auto trials = h.trials_of(study);
+    const bool any = std::ranges::any_of(trials, [](const Trial& t) { return t.state == TrialState::queued && !t.alone; });
+    if (!any || h.on_io([&] { return h.dispatcher->outstanding(study).queued; }) == 0) h.advance(seconds(2));
     ScriptedWorker worker(h.port());
     worker.join("w" + std::to_string(round % 3), 1 + static_cast<int>(rng.below(4)));
     const auto first = worker.hear();

@@ -68,10 +68,11 @@ class ScriptedWorker {
     return *wanted;
   }
   /// `pack` 0: as many as slots.
-  protocol::Welcome join(const std::string& name, int slots = 1, std::vector<Held> held = {}, int pack = 0) {
+  protocol::Welcome join(const std::string& name, int slots = 1, std::vector<Held> held = {}, int pack = 0, std::int64_t pid = 0) {
     protocol::Hello hello;
     hello.name = name;
     hello.host = "here";
+    hello.pid = pid;
     hello.device = "cpu";
     hello.pack = pack > 0 ? pack : slots;
     hello.slots = slots;
@@ -125,6 +126,7 @@ class Harness {
 
   explicit Harness(std::function<void(DispatchOptions&, ServerOptions&)> adjust = {}) {
     dispatch.on_ended = [this](const Ended& e) { ended.push_back(e); };
+    dispatch.on_paused = [this](StudyId, const std::string& why) { paused.push_back(why); };
     dispatch.reconnect_grace = std::chrono::milliseconds(300);
     dispatch.tick = std::chrono::milliseconds(10);
     server.sessions.close = std::chrono::seconds(2);
@@ -209,7 +211,7 @@ class Harness {
       StudySpec spec;
       spec.name = "study";
       spec.dataset = "toy";
-      spec.retries = retries;
+      spec.retries = RetryBudget::of(retries);
       DatasetSpec dataset;
       dataset.name = "toy";
       dataset.digest = std::string(64, 'd');
@@ -252,7 +254,7 @@ class Harness {
   std::vector<QueuedTrial> open_trials(StudyId study, bool recovered = false) {
     std::vector<QueuedTrial> queued;
     for (const Trial& t : trials_of(study)) {
-      if (!is_final(t.state)) queued.push_back({t.id, t.ask_index, t.architecture, t.seed, t.attempt, recovered});
+      if (!is_final(t.state)) queued.push_back({t.id, t.ask_index, t.architecture, t.seed, t.attempt, recovered, t.alone});
     }
     return queued;
   }
@@ -274,6 +276,7 @@ class Harness {
   ServerOptions server;
   HttpHandler handler;
   std::vector<Ended> ended;
+  std::vector<std::string> paused;
   std::map<StudyId, std::int64_t> asked;
   std::unique_ptr<asio::io_context> io;
   std::unique_ptr<GroupCommit> store;
