@@ -18,6 +18,7 @@
 #include "tools/keep_freed_memory.h"
 #include "tools/run_main.h"
 #include "tools/worker_retrainer.h"
+#include "tools/worker_surroundings.h"
 #include "tools/worker_times.h"
 #include "tools/worker_trainer.h"
 #include "workers/client/worker_client.h"
@@ -72,33 +73,25 @@ int main(int argc, char** argv) {
   begin_again_with_one_thread(argv);
   keep_freed_memory();
   CLI::App app{"fusion-worker: trains the trials that a fusiond leases to it. Connects out, reconnects for ever, keeps results until they "
-               "are acknowledged. SIGTERM: gives back what is unfinished, exits 0. Exit status 2: bad input, or refused by the daemon."};
+               "are acknowledged. SIGTERM and the like: gives back what is unfinished, exits 0. Exit status 2: bad input, or refused by the daemon."};
   app.set_version_flag("--version", std::string("fusion-worker ") + kCodeVersion + ", LibTorch " + compat::kTorchVersion);
   WorkerClientOptions options;
-  const char* environment_url = std::getenv("FUSION_URL");
-  std::string url = environment_url != nullptr ? environment_url : "http://127.0.0.1:7878";
-  std::string log_level = "info", token_file;
-  double grace_s = 0;
+  WorkerSurroundings surroundings;
+  std::string log_level = "info";
   int pack = 0, slots = 0;
   bool die_with_parent = false;
-  app.add_option("--connect", url, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
+  surroundings.add_options(app);
   app.add_option("--name", options.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
   app.add_option("--pack", pack, "Trials to train together [8 on cpu; on cuda one per 64 MB of free memory, 8 to 256]")->check(CLI::Range(1, 32'768));
   app.add_option("--slots", slots, "Trials to hold, in training or waiting: at least --pack [2 x pack]")->check(CLI::Range(1, 65'536));
-  app.add_option("--grace-s,--grace", grace_s, "After SIGTERM, how many seconds trials in training may go on before they are given back")
-      ->check(CLI::Range(0.0, 86'400.0))
-      ->capture_default_str();
-  app.add_option("--token-file", token_file, "A file with the worker's token, mode 0600 (or the environment's FUSION_TOKEN)");
   app.add_option("--log-level", log_level, "trace, debug, info, warn, error, off")->capture_default_str();
   app.add_flag("--die-with-parent", die_with_parent, "Leave when the process that started this one is gone");
 
   return run_main("fusion-worker", app, argc, argv, [&] {
     configure_logs(log_level);
     if (die_with_parent && !die_with(parent)) return 0;
-    options.url = parse_daemon_url(url);
-    options.token = worker_token(token_file);
-    options.grace = std::chrono::milliseconds(static_cast<std::int64_t>(grace_s * 1000));
+    surroundings.apply(options);
     options.torch_version = compat::kTorchVersion;
     const std::optional<std::int64_t> gpu_bytes = check_training_device(options.device);  // refuses one that is not there before anything else
     options.pack = pack > 0 ? pack : gpu_bytes ? pack_on_gpu(*gpu_bytes) : kPackOnCpu;
@@ -116,8 +109,8 @@ int main(int argc, char** argv) {
       const WorkerTimes::Pack at_work(times);
       trainer(session);
     };
-    WorkerClient(options, train, [&](RetrainingSession& session) { retrainer(session); }).run();
+    const WorkerEnd end = WorkerClient(options, train, [&](RetrainingSession& session) { retrainer(session); }).run();
     log_end(times);
-    return 0;
+    return surroundings.exit_status(end);
   });
 }

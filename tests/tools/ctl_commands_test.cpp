@@ -9,6 +9,7 @@
 #include "tests/tools/canned_answers.h"
 #include "tests/tools/canned_server.h"
 #include "tests/tools/child.h"
+#include "tools/ctl/daemon_views.h"
 
 namespace fusion::testing {
 namespace {
@@ -245,6 +246,20 @@ TEST_F(CommandsTest, WorkersAndEvents) {
             "    9  2023-11-14 22:13:20Z  lease_expired      7     41       -  worker 3 fell silent\n");
   const ChildResult page = run({"events", "7", "--after", "8", "--limit", "1"});
   EXPECT_EQ(page.err, "fusionctl: there may be more: --after 9, or the newest: --last 1\n");
+}
+
+TEST_F(CommandsTest, WorkersShowJobTimeLeftAndDevicesWhereThereAreAny) {
+  json worker{{"id", 3}, {"name", "a"}, {"host", "h"}, {"pid", 1}, {"device", "cuda:0"}, {"slots", 8}, {"code_version", "1"},
+              {"torch_version", "2"}, {"held", json::array()}, {"retraining", nullptr}, {"connected_s", 1.0}, {"silent_s", 0.5},
+              {"job", "4711_3"}, {"node", "h"}};
+  worker["condition"] = {{"time_left_s", 600.0}, {"trial_s", nullptr}, {"fits", 0}, {"problem", "cuda:0 is full"}, {"unreadable", json::array()},
+                         {"devices", {{{"name", "cuda:0"}, {"model", "NVIDIA H200"}, {"memory_mb", 143771}, {"free_mb", 80},
+                                       {"utilisation_percent", 97}, {"temperature_c", 61}, {"others", 2}}}}};
+  ctl::Terminal wide;
+  const std::string table = ctl::workers_view(json::array({worker}), wide);
+  EXPECT_THAT(table, HasSubstr("4711_3"));
+  EXPECT_THAT(table, HasSubstr("10 min 00 s"));
+  EXPECT_THAT(table, HasSubstr("NVIDIA H200 97 %, 80 of 143771 MB free, 61 C, 2 others; cuda:0 is full"));
 }
 
 TEST_F(CommandsTest, EventsCanShowTheNewestOnly) {

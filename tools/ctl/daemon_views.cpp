@@ -44,25 +44,62 @@ bool all_numbers(const json& rows, std::size_t column) {
   return any;
 }
 
+const json kNothing = json::object();
+
+const json& member_or(const json& object, const char* key, const json& otherwise) {
+  const auto found = object.find(key);
+  return found == object.end() ? otherwise : *found;
+}
+
+/// "NVIDIA H200 97 %, 80 of 143771 MB free, 61 C; cuda:0 is full", as much of it as is known.
+std::string condition_text(const json& condition) {
+  std::vector<std::string> parts;
+  for (const json& device : list_in(condition, "devices")) {
+    std::string text = text_in(device, "model");
+    if (text.empty()) text = text_in(device, "name");
+    if (const auto busy = integer_in(device, "utilisation_percent")) text += " " + std::to_string(*busy) + " %";
+    const auto free = integer_in(device, "free_mb"), total = integer_in(device, "memory_mb");
+    if (free && total) text += ", " + std::to_string(*free) + " of " + std::to_string(*total) + " MB free";
+    if (const auto degrees = integer_in(device, "temperature_c")) text += ", " + std::to_string(*degrees) + " C";
+    if (const auto others = integer_in(device, "others"); others && *others > 0) text += ", " + std::to_string(*others) + " others";
+    parts.push_back(text);
+  }
+  if (const std::string problem = text_in(condition, "problem"); !problem.empty()) parts.push_back(problem);
+  for (const json& data : list_in(condition, "unreadable")) parts.push_back(text_in(data, "why"));
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : "; ") + part;
+  return text;
+}
+
 }  // namespace
 
+// Columns that would be empty in every row are left out.
 std::string workers_view(const json& workers, const Terminal& terminal) {
-  Table table({{"worker", Align::right},
-               {"name", Align::left, true},
-               {"host", Align::left, true},
-               {"pid", Align::right},
-               {"device"},
-               {"slots", Align::right},
-               {"code"},
-               {"LibTorch"},
-               {"connected", Align::right},
-               {"silent", Align::right},
-               {"trials", Align::left, true}});
+  bool jobs = false, limits = false, notes = false;
   for (const json& worker : workers) {
-    table.add({digits_in(worker, "id"), text_in(worker, "name", kAbsent), text_in(worker, "host", kAbsent),
-               digits_in(worker, "pid"), text_in(worker, "device", kAbsent), digits_in(worker, "slots"),
-               text_in(worker, "code_version", kAbsent), text_in(worker, "torch_version", kAbsent),
-               duration(number_in(worker, "connected_s")), duration(number_in(worker, "silent_s")), held_text(worker)});
+    const json& condition = member_or(worker, "condition", kNothing);
+    jobs = jobs || !text_in(worker, "job").empty();
+    limits = limits || number_in(condition, "time_left_s").has_value();
+    notes = notes || !condition_text(condition).empty();
+  }
+  std::vector<Column> columns{{"worker", Align::right}, {"name", Align::left, true}, {"host", Align::left, true}, {"pid", Align::right},
+                              {"device"}, {"slots", Align::right}, {"code"}, {"LibTorch"}, {"connected", Align::right},
+                              {"silent", Align::right}, {"trials", Align::left, true}};
+  if (jobs) columns.push_back({"job"});
+  if (limits) columns.push_back({"time left", Align::right});
+  if (notes) columns.push_back({"devices, and what is wrong", Align::left, true});
+  Table table(columns);
+  for (const json& worker : workers) {
+    const json& condition = member_or(worker, "condition", kNothing);
+    std::vector<Cell> cells{digits_in(worker, "id"), text_in(worker, "name", kAbsent), text_in(worker, "host", kAbsent),
+                            digits_in(worker, "pid"), text_in(worker, "device", kAbsent), digits_in(worker, "slots"),
+                            text_in(worker, "code_version", kAbsent), text_in(worker, "torch_version", kAbsent),
+                            duration(number_in(worker, "connected_s")), duration(number_in(worker, "silent_s")), held_text(worker)};
+    const std::string job = text_in(worker, "job");
+    if (jobs) cells.emplace_back(job.empty() ? std::string(kAbsent) : job);
+    if (limits) cells.emplace_back(duration(number_in(condition, "time_left_s")));
+    if (notes) cells.emplace_back(condition_text(condition));
+    table.add(std::move(cells));
   }
   return table.text(terminal);
 }

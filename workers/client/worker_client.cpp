@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <future>
+#include <map>
 #include <new>
 #include <optional>
 #include <random>
@@ -23,11 +25,14 @@
 #include "workers/client/connection.h"
 #include "workers/client/held_retrainings.h"
 #include "workers/client/held_trials.h"
+#include "workers/client/worker_condition.h"
 #include "workers/protocol/codec.h"
 
 // How a worker ends. `over_` is set once, by `finish`; everything before that goes on as long as it must:
 //
 //   leave (a signal)   waiting trials go back at once; those in training end in time, or are stopped and go back
+//   time is over       the same, with what is left of the wall time for a grace
+//   device lost        the same, without any
 //   drain (daemon)     waiting trials are trained first
 //   refused            those in training are stopped, nothing is sent any more; `failure_` says why
 //
@@ -43,6 +48,32 @@ using protocol::HeldRetraining;
 
 /// Between two words of progress to the daemon.
 constexpr std::chrono::milliseconds kProgressEvery{500};
+/// Between two looks at the time that is left.
+constexpr std::chrono::milliseconds kLookEvery{250};
+/// All mean "leave soon": which one comes says nothing of why (preemption, time limit, a person).
+constexpr int kLeaveSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+
+std::string signal_name(int signal) {
+  switch (signal) {
+    case SIGTERM: return "SIGTERM";
+    case SIGINT: return "SIGINT";
+    case SIGHUP: return "SIGHUP";
+    case SIGUSR1: return "SIGUSR1";
+    default: return "SIGUSR2";
+  }
+}
+
+/// nohup and the like have it ignored: then it stays so.
+bool is_ignored(int signal) {
+  struct sigaction now {};
+  return ::sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_IGN;
+}
+
+std::string seconds_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f s", seconds);
+  return text;
+}
 
 std::string host_name() {
   char name[256] = {};
@@ -66,13 +97,17 @@ void check_sendable(const protocol::Message& message) { protocol::decode(protoco
 class WorkerClient::Impl {
  public:
   Impl(WorkerClientOptions options, TrainFunction train, RetrainFunction retrain)
-      : options_(std::move(options)), train_(std::move(train)), retrain_(std::move(retrain)), jitter_(any_seed()) {
+      : options_(std::move(options)), train_(std::move(train)), retrain_(std::move(retrain)),
+        condition_(options_.wall, options_.pack, std::max(options_.slots, options_.pack), now()), jitter_(any_seed()) {
     if (options_.name.empty()) options_.name = host_name() + "-" + std::to_string(::getpid());
   }
 
-  void run();
+  WorkerEnd run();
   void leave(const std::string& reason) {
-    asio::post(io_, [this, reason] { on_leave(reason); });
+    asio::post(io_, [this, reason] { on_leave(reason, WorkerEnd::asked, options_.grace); });
+  }
+  void report_devices(std::vector<protocol::Device> devices) {
+    asio::post(io_, [this, devices = std::move(devices)]() mutable { on_devices(std::move(devices)); });
   }
   const WorkerClientOptions& options() const { return options_; }
 
@@ -92,7 +127,17 @@ class WorkerClient::Impl {
   protocol::Hello hello() const;
   void send(const protocol::Message& message);
   void heartbeat();
-  void await_signal(int received);
+  void say_condition();
+  void await_signal();
+  void on_signal(int signal);
+
+  // I/O thread: the time that is left, devices, data
+  static SteadyTime now() { return std::chrono::steady_clock::now(); }
+  void watch_time();
+  void look_at_time();
+  void give_back_what_does_not_fit();
+  void on_devices(std::vector<protocol::Device> devices);
+  void on_unreadable(const std::string& dataset_digest, const std::string& why);
 
   // I/O thread: what the daemon says
   void on_message(const protocol::Message& message);
@@ -118,13 +163,14 @@ class WorkerClient::Impl {
   void on_trained(TrialOutcome outcome);
   void on_pack_ended();
   void finish_trial(TrialOutcome outcome);
-  void give_back(const std::vector<Held>& held, const std::vector<HeldRetraining>& retrainings = {});
+  void give_back(const std::vector<Held>& held, const std::vector<HeldRetraining>& retrainings = {}, const std::string& why = "");
   void retrain_next();
   void on_retraining_epoch(const HeldRetraining& what, const RetrainingEpoch& epoch);
   void on_retraining_progress(const HeldRetraining& what, const RetrainingProgress& progress);
   void on_retrained(RetrainingOutcome outcome);
   void finish_retraining(RetrainingOutcome outcome);
-  void on_leave(const std::string& reason);
+  void on_leave(const std::string& reason, WorkerEnd why, std::chrono::milliseconds grace);
+  void end_grace();
   void fail(std::exception_ptr error);
   void end_if_done();
   void finish();
@@ -143,35 +189,44 @@ class WorkerClient::Impl {
   // I/O thread
   HeldTrials held_;
   HeldRetrainings retrainings_;
+  WorkerCondition condition_;
+  std::optional<protocol::Condition> said_;  // of connection_
+  std::map<Held, SteadyTime> begun_;         // of those in training
+  int epochs_ = 0;                           // of the trials in training
   std::chrono::steady_clock::time_point progress_at_{};  // when progress was sent last
   std::shared_ptr<Connection> connection_;
   bool welcomed_ = false;       // of connection_: before that nothing but hello may be sent
   bool told_lost_ = false;      // one line per change of state, not per try
   std::chrono::milliseconds heartbeat_every_{10'000};
-  asio::steady_timer heartbeat_{io_}, pause_{io_}, grace_{io_}, deadline_{io_};
+  asio::steady_timer heartbeat_{io_}, pause_{io_}, grace_{io_}, deadline_{io_}, look_{io_};
   asio::signal_set signals_{io_};
   int tries_ = 0;
   Rng jitter_;
   std::vector<Held> to_give_back_;            // while disconnected
   std::vector<HeldRetraining> retrainings_to_give_back_;
   std::optional<std::string> leaving_;        // why
+  std::optional<SteadyTime> signalled_;       // the first signal came
+  int signal_ = 0;                            // the last one
   bool draining_ = false;
   bool pack_open_ = false;  // the training thread is in the TrainFunction, or in the RetrainFunction
   bool waiting_for_acks_ = false;
   bool over_ = false;
 
   // written by the I/O thread, read by `run` after it was joined
+  WorkerEnd end_ = WorkerEnd::drained;
   std::exception_ptr failure_;
 };
 
 // ---- the threads
 
-void WorkerClient::Impl::run() {
+WorkerEnd WorkerClient::Impl::run() {
   if (options_.handle_signals) {
-    signals_.add(SIGTERM);
-    signals_.add(SIGINT);
-    await_signal(0);
+    for (const int signal : kLeaveSignals) {
+      if (!is_ignored(signal)) signals_.add(signal);
+    }
+    await_signal();
   }
+  if (condition_.wall().limited()) watch_time();
   auto connect = [this] { return keep_connected(); };
   auto ended = [this](std::exception_ptr error) {
     if (error) fail(error);
@@ -189,16 +244,28 @@ void WorkerClient::Impl::run() {
   main_.run();
   io_thread.join();
   if (failure_) std::rethrow_exception(failure_);
+  return end_;
 }
 
-void WorkerClient::Impl::await_signal(int received) {
-  signals_.async_wait([this, received](boost::system::error_code error, int signal) {
+void WorkerClient::Impl::await_signal() {
+  signals_.async_wait([this](boost::system::error_code error, int signal) {
     if (error) return;
-    // SIGTERM may come twice without meaning anything by it: from a batch system, and from a daemon that stops.
-    if (signal == SIGINT && received == SIGINT) std::_Exit(128 + SIGINT);
-    on_leave(signal == SIGINT ? "received SIGINT" : "received SIGTERM");
-    await_signal(signal == SIGINT ? signal : received);
+    on_signal(signal);
+    await_signal();
   });
+}
+
+// One thing may send two signals: batch systems signal the job and the step, a daemon that stops signals its workers and is gone. So what
+// comes right behind the first one means nothing, and what comes later means that there is no time left.
+void WorkerClient::Impl::on_signal(int signal) {
+  if (signal == SIGINT && std::exchange(signal_, signal) == SIGINT) std::_Exit(128 + SIGINT);
+  if (!signalled_) {
+    signalled_ = now();
+    on_leave("received " + signal_name(signal), WorkerEnd::asked, options_.grace);
+  } else if (now() - *signalled_ >= options_.signal_pause) {
+    logger("worker")->info("leaving at once reason=\"received {}\"", signal_name(signal));
+    end_grace();
+  }
 }
 
 void WorkerClient::Impl::stop_threads() {
@@ -229,6 +296,12 @@ void WorkerClient::Impl::train(const Header& header, std::vector<SessionTrial> t
   try {
     train_(session);
     session.end_rest(Outcome::failed, "the trainer ended without a word about this trial");
+  } catch (const UnreadableData& error) {
+    asio::post(io_, [this, digest = header->dataset_digest, why = std::string(error.what())] { on_unreadable(digest, why); });
+    session.end_rest(Outcome::preempted, error.what());
+  } catch (const DeviceLost& error) {
+    asio::post(io_, [this, why = std::string(error.what())] { on_leave(why, WorkerEnd::device_lost, {}); });
+    session.end_rest(Outcome::preempted, error.what());
   } catch (const std::bad_alloc&) {
     session.end_rest(Outcome::oom, "the worker's memory ran out");
   } catch (const std::exception& error) {
@@ -253,10 +326,17 @@ void WorkerClient::Impl::retrain(RetrainingJob job, std::stop_token cancel, std:
   hooks.on_end = [this](RetrainingOutcome outcome) {
     asio::post(io_, [this, outcome = std::move(outcome)]() mutable { on_retrained(std::move(outcome)); });
   };
+  const std::string digest = job.dataset_digest;
   RetrainingSession session(std::move(job), std::move(cancel), std::move(hand_back), std::move(hooks));
   try {
     retrain_(session);
     session.on_end(Outcome::failed, "the trainer ended without a word about this retraining");
+  } catch (const UnreadableData& error) {
+    asio::post(io_, [this, digest, why = std::string(error.what())] { on_unreadable(digest, why); });
+    session.on_end(Outcome::preempted, error.what());
+  } catch (const DeviceLost& error) {
+    asio::post(io_, [this, why = std::string(error.what())] { on_leave(why, WorkerEnd::device_lost, {}); });
+    session.on_end(Outcome::preempted, error.what());
   } catch (const std::bad_alloc&) {
     session.on_end(Outcome::oom, "the worker's memory ran out");
   } catch (const std::exception& error) {
@@ -320,11 +400,13 @@ asio::awaitable<void> WorkerClient::Impl::keep_connected() {
 
 asio::awaitable<void> WorkerClient::Impl::converse(std::shared_ptr<Connection> connection) {
   co_await connection->open(options_.url, options_.token);
-  const protocol::Message first = hello();
-  connection->send(first);
+  const protocol::Hello first = hello();
+  said_ = first.condition;
+  const protocol::Message message = first;
+  connection->send(message);
   while (true) {
-    const protocol::Message message = co_await connection->read();
-    on_message(message);
+    const protocol::Message heard = co_await connection->read();
+    on_message(heard);
   }
 }
 
@@ -361,6 +443,9 @@ protocol::Hello WorkerClient::Impl::hello() const {
   hello.torch_version = options_.torch_version;
   hello.held = held_.held();
   hello.retrainings = retrainings_.held();
+  hello.job = options_.job;
+  hello.node = options_.node;
+  hello.condition = condition_.said(now());
   return hello;
 }
 
@@ -373,9 +458,14 @@ void WorkerClient::Impl::heartbeat() {
   heartbeat_.expires_after(heartbeat_every_);
   heartbeat_.async_wait([this, of = connection_](boost::system::error_code error) {
     if (error || of != connection_ || !welcomed_) return;
-    send(protocol::Heartbeat{held_.held(), retrainings_.held()});
+    say_condition();
     heartbeat();
   });
+}
+
+void WorkerClient::Impl::say_condition() {
+  said_ = condition_.said(now());
+  send(protocol::Heartbeat{held_.held(), retrainings_.held(), *said_});
 }
 
 // ---- what the daemon says
@@ -401,6 +491,7 @@ void WorkerClient::Impl::on(const protocol::Welcome& message) {
   if (leaving_) send(protocol::Leaving{*leaving_});
   give_back(std::exchange(to_give_back_, {}), std::exchange(retrainings_to_give_back_, {}));
   heartbeat();
+  look_at_time();
 }
 
 void WorkerClient::Impl::on(const protocol::Refused& message) {
@@ -411,6 +502,7 @@ void WorkerClient::Impl::on(const protocol::Pack& message) {
   const std::size_t added = held_.add(message);
   logger("worker")->debug("pack received study={} trials={} new={}", message.study.value, message.trials.size(), added);
   if (leaving_) give_back(held_.take_waiting());  // it was on its way already
+  give_back_what_does_not_fit();
   train_next();
 }
 
@@ -437,7 +529,8 @@ void WorkerClient::Impl::on(const protocol::RetrainingLease& message) {
   const bool added = retrainings_.add(message.job);
   logger("worker")->info("retraining received retraining={} attempt={} head={} new={}", message.job.retraining.value, message.job.attempt,
                          name_of(message.job.options.head), added);
-  if (leaving_ || draining_) give_back({}, retrainings_.take_waiting());  // it was on its way already
+  const bool unwanted = condition_.most(now()) == std::size_t{0} || condition_.is_unreadable(message.job.dataset_digest, now());
+  if (leaving_ || draining_ || unwanted) give_back({}, retrainings_.take_waiting());  // it was on its way already
   train_next();
 }
 
@@ -499,7 +592,9 @@ std::vector<SessionTrial> WorkerClient::Impl::begin(const protocol::PackHeader& 
   const auto pack = static_cast<std::size_t>(options_.pack);
   if (over_ || failure_ || leaving_ || held_.training() >= pack) return {};
   std::vector<SessionTrial> trials = held_.begin(header, std::min(room, pack - held_.training()));
+  epochs_ = header.training.epochs;
   for (const SessionTrial& trial : trials) {
+    begun_[trial.held()] = now();
     logger("worker")->debug("trial begun trial={} attempt={} study={}", trial.job.trial.value, trial.job.attempt, header.study.value);
   }
   return trials;
@@ -513,17 +608,26 @@ void WorkerClient::Impl::on_epoch(const Held& what, const EpochReport& report) {
     logger("worker")->warn("epoch not reported trial={} epoch={} error=\"{}\"", what.trial.value, report.epoch, error.what());
     return;
   }
-  if (held_.add_epoch(epoch)) send(epoch);
+  if (!held_.add_epoch(epoch)) return;
+  send(epoch);
+  const auto begun = begun_.find(what);
+  if (begun == begun_.end() || report.epoch < 1) return;
+  const std::chrono::duration<double> so_far = now() - begun->second;
+  condition_.wall().note(so_far * (static_cast<double>(std::max(epochs_, report.epoch)) / report.epoch));
+  look_at_time();
 }
 
 void WorkerClient::Impl::on_trained(TrialOutcome outcome) {
   const Held what{outcome.trial, outcome.attempt};
   const InTraining* trial = held_.find_training(what);
   if (trial == nullptr) return;
+  const auto begun = begun_.extract(what);
+  if (outcome.outcome == Outcome::completed && !begun.empty()) condition_.wall().note(now() - begun.mapped());
   const bool untrained = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
-  if (untrained && trial->giving_back && trial->cancelled.empty()) {
+  // Also what the trainer gives up by itself: the data cannot be read here, the device is lost.
+  if (untrained && trial->cancelled.empty() && (trial->giving_back || outcome.outcome == Outcome::preempted)) {
     held_.drop_training(what);
-    give_back({what});
+    give_back({what}, {}, outcome.outcome == Outcome::preempted ? outcome.error : "");
   } else {
     if (outcome.outcome == Outcome::cancelled && !trial->cancelled.empty()) outcome.error = trial->cancelled;
     if (outcome.outcome == Outcome::pruned && !trial->pruned.empty()) outcome.error = trial->pruned;
@@ -599,9 +703,10 @@ void WorkerClient::Impl::on_retrained(RetrainingOutcome outcome) {
   if (at_work == nullptr || at_work->what != what) return;
   const bool unfinished = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
   const std::string cancelled = at_work->cancelled;
-  if (unfinished && cancelled.empty() && at_work->giving_back) {
+  const bool at_work_gave_up = !at_work->giving_back && outcome.outcome == Outcome::preempted;
+  if (unfinished && cancelled.empty() && (at_work->giving_back || outcome.outcome == Outcome::preempted)) {
     retrainings_.drop(what);
-    give_back({}, {what});
+    give_back({}, {what}, at_work_gave_up ? outcome.error : "");
   } else {
     if (unfinished && !cancelled.empty()) outcome.outcome = Outcome::cancelled, outcome.error = cancelled;
     finish_retraining(std::move(outcome));
@@ -632,7 +737,7 @@ void WorkerClient::Impl::finish_retraining(RetrainingOutcome outcome) {
 
 // ---- leaving
 
-void WorkerClient::Impl::give_back(const std::vector<Held>& held, const std::vector<HeldRetraining>& retrainings) {
+void WorkerClient::Impl::give_back(const std::vector<Held>& held, const std::vector<HeldRetraining>& retrainings, const std::string& why) {
   if (held.empty() && retrainings.empty()) return;
   if (!welcomed_) {
     to_give_back_.insert(to_give_back_.end(), held.begin(), held.end());
@@ -643,25 +748,95 @@ void WorkerClient::Impl::give_back(const std::vector<Held>& held, const std::vec
   for (const HeldRetraining& what : retrainings) {
     logger("worker")->info("retraining given back retraining={} attempt={}", what.retraining.value, what.attempt);
   }
-  const std::string reason = leaving_ ? *leaving_ : draining_ || !held.empty() ? "the worker is leaving" : "the daemon asked for it";
+  const std::string reason = !why.empty() ? why : leaving_ ? *leaving_ : draining_ || !held.empty() ? "the worker is leaving" : "the daemon asked for it";
   send(protocol::GiveBack{held, reason, retrainings});
 }
 
-void WorkerClient::Impl::on_leave(const std::string& reason) {
-  if (leaving_ || over_) return;
+void WorkerClient::Impl::on_leave(const std::string& reason, WorkerEnd why, std::chrono::milliseconds grace) {
+  if (over_ || failure_) return;
+  if (leaving_) {
+    if (grace.count() == 0) end_grace();
+    return;
+  }
   leaving_ = reason;
+  end_ = why;
   logger("worker")->info("leaving reason=\"{}\" waiting={} training={} grace_s={}", reason, held_.waiting(),
-                         held_.training(), std::chrono::duration<double>(options_.grace).count());
+                         held_.training(), std::chrono::duration<double>(grace).count());
   send(protocol::Leaving{reason});
   give_back(held_.take_waiting(), retrainings_.take_waiting());
   retrainings_.hand_back(false);
-  grace_.expires_after(options_.grace);
+  grace_.expires_after(grace);
   grace_.async_wait([this](boost::system::error_code error) {
-    if (error) return;
-    held_.stop_training();
-    retrainings_.hand_back(true);
+    if (!error) end_grace();
   });
   end_if_done();
+}
+
+void WorkerClient::Impl::end_grace() {
+  grace_.cancel();
+  held_.stop_training();
+  retrainings_.hand_back(true);
+}
+
+// ---- the time that is left, devices, data
+
+void WorkerClient::Impl::watch_time() {
+  look_.expires_after(kLookEvery);
+  look_.async_wait([this](boost::system::error_code error) {
+    if (error || over_ || failure_) return;
+    look_at_time();
+    watch_time();
+  });
+}
+
+// The daemon hears at once of what makes it give less, and with the next heartbeat of what makes it give more.
+void WorkerClient::Impl::look_at_time() {
+  if (over_ || failure_ || leaving_) return;
+  const WallTime& wall = condition_.wall();
+  if (wall.limited()) {
+    const double left_s = wall.left(now())->count();
+    const bool idle = held_.waiting() + held_.training() == 0 && !retrainings_.waits() && retrainings_.at_work() == nullptr;
+    const bool too_short = wall.fits(now(), options_.pack, options_.slots) == 0 && idle;
+    if (wall.over(now())) return on_leave("its wall time ends in " + seconds_text(left_s), WorkerEnd::time_over, wall.reserve() / 2);
+    if (too_short) {
+      const auto trial = wall.trial();
+      return on_leave("its wall time ends in " + seconds_text(left_s) + ", which is too short for another trial" +
+                          (trial ? " (of about " + seconds_text(trial->count()) + ")" : ""),
+                      WorkerEnd::time_over, wall.reserve() / 2);
+    }
+  }
+  const protocol::Condition condition = condition_.said(now());
+  const bool less = !said_ || condition.fits.value_or(options_.slots) < said_->fits.value_or(options_.slots) ||
+                    condition.problem != said_->problem || condition.unreadable.size() > said_->unreadable.size();
+  if (welcomed_ && less) say_condition();
+  give_back_what_does_not_fit();
+}
+
+void WorkerClient::Impl::give_back_what_does_not_fit() {
+  const auto most = condition_.most(now());
+  if (!most || held_.waiting() + held_.training() <= *most) return;
+  const std::string& problem = condition_.problem();
+  give_back(held_.take_waiting(), {}, problem.empty() ? "the worker's wall time is too short for it" : problem);
+}
+
+// A device that cannot be used: what waits goes back; what trains goes on as long as it can, for it holds its memory already.
+void WorkerClient::Impl::on_devices(std::vector<protocol::Device> devices) {
+  const std::string before = condition_.problem();
+  condition_.put(std::move(devices));
+  const std::string& problem = condition_.problem();
+  if (problem != before) {
+    if (problem.empty()) logger("worker")->info("device usable again");
+    else logger("worker")->warn("device not usable reason=\"{}\"", problem);
+    if (!problem.empty()) give_back({}, retrainings_.take_waiting(), problem);
+  }
+  look_at_time();
+}
+
+void WorkerClient::Impl::on_unreadable(const std::string& dataset_digest, const std::string& why) {
+  logger("worker")->warn("data not readable dataset_digest={} reason=\"{}\"", dataset_digest, why);
+  condition_.note_unreadable(dataset_digest, why, now());
+  say_condition();
+  give_back(held_.take_waiting(), {}, why);
 }
 
 void WorkerClient::Impl::end_if_done() {
@@ -701,7 +876,8 @@ void WorkerClient::Impl::finish() {
 WorkerClient::WorkerClient(WorkerClientOptions options, TrainFunction train, RetrainFunction retrain)
     : impl_(std::make_unique<Impl>(std::move(options), std::move(train), std::move(retrain))) {}
 WorkerClient::~WorkerClient() = default;
-void WorkerClient::run() { impl_->run(); }
+WorkerEnd WorkerClient::run() { return impl_->run(); }
+void WorkerClient::report_devices(std::vector<protocol::Device> devices) { impl_->report_devices(std::move(devices)); }
 void WorkerClient::leave(const std::string& reason) { impl_->leave(reason); }
 const WorkerClientOptions& WorkerClient::options() const { return impl_->options(); }
 

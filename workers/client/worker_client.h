@@ -3,10 +3,12 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "workers/client/daemon_url.h"
 #include "workers/client/pack_session.h"
 #include "workers/client/retraining_session.h"
+#include "workers/client/wall_time.h"
 
 namespace fusion {
 
@@ -25,8 +27,20 @@ struct WorkerClientOptions {
   std::chrono::milliseconds leave_wait{10'000};
   /// The pause before the n-th try to connect is min(max, min * 2^n), of which a random part up to one half is left out.
   std::chrono::milliseconds backoff_min{200}, backoff_max{15'000};
-  /// SIGTERM and SIGINT mean `leave`; a second SIGINT ends the process at once.
+  /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 mean `leave`, whoever sends them; another one after `signal_pause` ends the grace. (Batch
+  /// systems send some of them twice for one thing.) A second SIGINT ends the process at once.
   bool handle_signals = true;
+  std::chrono::milliseconds signal_pause{2'000};
+  std::string job, node;      ///< what the batch system says (workers/client/batch_job.h); may be empty
+  WallTime::Options wall;     ///< how long this worker may live
+};
+
+/// Why a worker ended in order.
+enum class WorkerEnd {
+  asked,        ///< by a signal, or by `leave`
+  drained,      ///< by the daemon
+  time_over,    ///< its wall time is over, or too short for another trial
+  device_lost,  ///< its device is gone; a new process may find it again
 };
 
 /// A worker's side of the protocol (docs/protocol.md): connects out to the daemon, for ever, takes trials, has `pack` of them trained
@@ -35,6 +49,9 @@ struct WorkerClientOptions {
 ///
 /// A retraining is taken the same way (workers/client/retraining_session.h), never beside trials. Asked to leave, or drained, the worker
 /// hands it back after its epoch, or at once when the grace ends.
+///
+/// With a wall time (`wall`) it says how many trials it can still finish, is given no more, and leaves in time. Data that cannot be read and
+/// a device that is lost fail no trial: what is held goes back (workers/client/worker_condition.h).
 ///
 /// Two threads that talk by posting values. The I/O thread, started by `run`, owns the connection, what is held and every
 /// timer, so heartbeats go out while trials train; the thread that calls `run` trains. What waits takes the room of what ended
@@ -47,13 +64,17 @@ class WorkerClient {
   WorkerClient(const WorkerClient&) = delete;
   WorkerClient& operator=(const WorkerClient&) = delete;
 
-  /// Works until asked to leave, or until the daemon drains its workers; returns then. Call it once.
-  /// Throws ProtocolError if the daemon refuses this worker, ConfigError if it refuses the token; with the daemon's sentence.
-  void run();
+  /// Works until asked to leave, until the daemon drains its workers, until its wall time ends, or until its device is lost; returns
+  /// then. Call it once. Throws ProtocolError if the daemon refuses this worker, ConfigError if it refuses the token; with the daemon's sentence.
+  WorkerEnd run();
 
   /// Gives back what has not begun, lets the trials in training end within the grace or gives them back too, waits for
   /// acknowledgements, says good-bye. Any thread, any time, also before `run`.
   void leave(const std::string& reason);
+
+  /// What was read of the devices, for the daemon. One with a problem: what waits goes back, and nothing more is taken until a later call
+  /// has none. Any thread, any time, also before `run`.
+  void report_devices(std::vector<protocol::Device> devices);
 
   const WorkerClientOptions& options() const;
 

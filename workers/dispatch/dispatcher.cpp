@@ -275,6 +275,9 @@ nlohmann::json Dispatcher::workers_json() const {
                     {"code_version", worker.hello.code_version},
                     {"torch_version", worker.hello.torch_version},
                     {"held", held},
+                    {"job", worker.hello.job},
+                    {"node", worker.hello.node},
+                    {"condition", protocol::condition_json(worker.hello.condition)},
                     {"retraining", retraining ? nlohmann::json(retraining->value) : nlohmann::json()},
                     {"connected_s", seconds_between(worker.connected, now)},
                     {"silent_s", seconds_between(worker.heard, now)}});
@@ -299,17 +302,21 @@ void Dispatcher::schedule_pump() {
 // its slots. All that one worker gets of one study goes out as one pack.
 void Dispatcher::pump() {
   std::map<std::pair<std::string, StudyId>, std::vector<TrialId>> packs;
+  std::set<StudyId> passed_over;
   const bool granting = !stopped_ && !draining_ && clock_.steady() >= retry_at_;
   if (granting) {
     assign_retrainings();
     assign_alone();
   }
   while (granting) {
-    const auto study = queues_.next();
+    const auto study = queues_.next(passed_over);
     if (!study) break;
     std::size_t candidates = 0;
-    Worker* worker = least_loaded(candidates);
-    if (worker == nullptr) break;
+    Worker* worker = least_loaded(queues_.find(*study)->dataset_digest, candidates);
+    if (worker == nullptr) {
+      passed_over.insert(*study);
+      continue;
+    }
     const std::size_t share = (queues_.ready(*study) + candidates - 1) / candidates;
     const std::vector<TrialId> taken = queues_.take(*study, std::min(room(*worker), share));
     worker->granting += taken.size();
@@ -328,7 +335,8 @@ void Dispatcher::assign_retrainings() {
   std::vector<RetrainingDispatch::Candidate> candidates;
   for (const auto& [name, worker] : workers_) {
     if (!worker.session || !worker.id || worker.leaving || clock_.steady() - worker.heard >= options_.lease) continue;
-    candidates.push_back({name, worker.id, used_slots(worker), worker.hello.pack});
+    if (most_held(worker) == 0) continue;
+    candidates.push_back({name, worker.id, used_slots(worker), worker.hello.pack, &worker.hello.condition});
   }
   retrainings_.assign(candidates, queues_.any_running(), queues_.next() || queues_.next_alone());
 }
@@ -341,11 +349,15 @@ void Dispatcher::assign_alone() {
     busy += worker.alone ? 1 : 0;
   }
   const std::size_t most = std::max<std::size_t>(1, connected_workers() / 8);
+  std::set<StudyId> passed_over;
   while (busy < most) {
-    const auto study = queues_.next_alone();
+    const auto study = queues_.next_alone(passed_over);
     if (!study) return;
-    Worker* worker = choose_for_alone();
-    if (worker == nullptr) return;
+    Worker* worker = choose_for_alone(queues_.find(*study)->dataset_digest);
+    if (worker == nullptr) {
+      passed_over.insert(*study);
+      continue;
+    }
     if (used_slots(*worker) > 0) {
       drying_ = worker->hello.name;
       return;
@@ -360,21 +372,28 @@ void Dispatcher::assign_alone() {
 }
 
 // The one with least to train; one that runs dry already has less by and by.
-Dispatcher::Worker* Dispatcher::choose_for_alone() {
+Dispatcher::Worker* Dispatcher::choose_for_alone(const std::string& dataset_digest) {
   Worker* best = nullptr;
   for (auto& [name, worker] : workers_) {
     const bool usable = worker.session && worker.id && !worker.leaving && !worker.alone && !retrainings_.keeps_from_trials(name) &&
-                        clock_.steady() - worker.heard < options_.lease;
+                        clock_.steady() - worker.heard < options_.lease && most_held(worker) > 0 &&
+                        can_read(worker.hello.condition, dataset_digest);
     if (usable && (best == nullptr || used_slots(worker) < used_slots(*best))) best = &worker;
   }
   return best;
 }
 
 std::size_t Dispatcher::free_slots(const Worker& worker) const {
-  if (!worker.session || !worker.id || worker.leaving || worker.alone || worker.hello.name == drying_ || draining_ || retrainings_.keeps_from_trials(worker.hello.name)) return 0;
-  const std::size_t used = used_slots(worker);
-  const auto slots = static_cast<std::size_t>(worker.hello.slots);
-  return used >= slots ? 0 : slots - used;
+  if (!worker.session || !worker.id || worker.leaving || worker.alone || draining_) return 0;
+  if (worker.hello.name == drying_ || retrainings_.keeps_from_trials(worker.hello.name)) return 0;
+  const std::size_t used = used_slots(worker), most = most_held(worker);
+  return used >= most ? 0 : most - used;
+}
+
+/// What it wants to hold, or less where its wall time is too short for that or its device cannot be used.
+std::size_t Dispatcher::most_held(const Worker& worker) const {
+  const int fits = worker.hello.condition.fits.value_or(worker.hello.slots);
+  return static_cast<std::size_t>(std::min(fits, worker.hello.slots));
 }
 
 std::size_t Dispatcher::used_slots(const Worker& worker) const {
@@ -395,13 +414,13 @@ bool Dispatcher::may_grant(const Worker& worker) const {
 }
 
 // Fewest packs to train, then smallest pack, then served longest ago.
-Dispatcher::Worker* Dispatcher::least_loaded(std::size_t& candidates) {
+Dispatcher::Worker* Dispatcher::least_loaded(const std::string& dataset_digest, std::size_t& candidates) {
   Worker* best = nullptr;
   const auto rank = [this](const Worker& worker) {
     return std::tuple(static_cast<double>(used_slots(worker)) / worker.hello.pack, worker.hello.pack, worker.served);
   };
   for (auto& [name, worker] : workers_) {
-    if (!may_grant(worker)) continue;
+    if (!may_grant(worker) || !can_read(worker.hello.condition, dataset_digest)) continue;
     ++candidates;
     if (best == nullptr || rank(worker) < rank(*best)) best = &worker;
   }
@@ -706,6 +725,7 @@ void Dispatcher::on(Worker& worker, const protocol::Result& message) {
 
 void Dispatcher::on(Worker& worker, const protocol::Heartbeat& message) {
   const std::string name = worker.hello.name;
+  take_condition(worker, message.condition);
   for (Lease& lease : leases_.take_unnamed(name, message.held)) lose(std::move(lease), "the worker does not hold it any more");
   retrainings_.lose_unnamed(name, message.retrainings, true, "the worker does not hold it any more");
   const std::string reason = "the trial ended, or went to another worker";
@@ -728,6 +748,27 @@ void Dispatcher::on(Worker& worker, const protocol::Heartbeat& message) {
     if (retraining && !retrainings_.adopted(name, *retraining, ok && yes.value().retraining)) cancel.retrainings.push_back(*retraining);
     if (!cancel.held.empty() || !cancel.retrainings.empty()) send(name, std::move(cancel));
   };
+  commit(std::move(work), std::move(done));
+}
+
+/// What it cannot do is told once, where people look: in the log of events.
+void Dispatcher::take_condition(Worker& worker, const protocol::Condition& condition) {
+  std::vector<std::string> news;
+  const protocol::Condition before = std::exchange(worker.hello.condition, condition);
+  if (condition.problem != before.problem && !condition.problem.empty()) news.push_back(condition.problem);
+  for (const protocol::Unreadable& data : condition.unreadable) {
+    if (can_read(before, data.dataset_digest)) news.push_back(data.why);
+  }
+  if (condition.fits != before.fits || condition.problem != before.problem || condition.unreadable != before.unreadable) schedule_pump();
+  if (news.empty()) return;
+  auto work = [id = worker.id, name = worker.hello.name, news](Store& store) {
+    for (const std::string& sentence : news) store.add_event(worker_event("worker_blocked", id, name + ": " + sentence));
+    return std::monostate{};
+  };
+  auto done = [name = worker.hello.name](StoreResult<std::monostate> result) {
+    if (!result.ok()) logger("dispatch")->error("worker's problem not recorded worker={}", name);
+  };
+  for (const std::string& sentence : news) logger("dispatch")->warn("worker blocked worker={} reason={}", worker.hello.name, log_text(sentence));
   commit(std::move(work), std::move(done));
 }
 

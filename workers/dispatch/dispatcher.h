@@ -73,6 +73,9 @@ struct DispatchOptions {
 /// equally many packs to train. Few trials at the end of a step are thus spread over all workers with room. A worker that comes free when
 /// nothing is queued any more idles no longer than the others take for what they were given: `slots` trials each, two packs by default.
 ///
+/// A worker with a wall time is given no more than it says that it can still finish, one that cannot read a study's features none of its trials
+/// (protocol::Condition).
+///
 /// A worker that retrains, or runs dry for a retraining, is given no trials (workers/dispatch/retraining_dispatch.h).
 ///
 /// Poison. An architecture may kill the worker that trains it (a crash in a driver, the kernel's out-of-memory killer), and would kill one
@@ -185,13 +188,14 @@ class Dispatcher {
   void pump();
   void assign_retrainings();
   void assign_alone();
-  Worker* choose_for_alone();
+  Worker* choose_for_alone(const std::string& dataset_digest);
   RetrainingDispatch::Hooks retraining_hooks();
   std::size_t free_slots(const Worker& worker) const;
   std::size_t used_slots(const Worker& worker) const;
   std::size_t room(const Worker& worker) const;
   bool may_grant(const Worker& worker) const;
-  Worker* least_loaded(std::size_t& candidates);
+  std::size_t most_held(const Worker& worker) const;
+  Worker* least_loaded(const std::string& dataset_digest, std::size_t& candidates);
   void grant(Worker& worker, StudyId study, std::vector<TrialId> trials);
   void granted(const std::string& worker, const std::weak_ptr<WorkerSession>& session, StudyId study,
                const std::vector<TrialId>& trials, StoreResult<std::vector<std::optional<int>>>& attempts);
@@ -209,6 +213,7 @@ class Dispatcher {
   void on(Worker& worker, const protocol::Epoch& message);
   void on(Worker& worker, const protocol::Result& message);
   void on(Worker& worker, const protocol::Heartbeat& message);
+  void take_condition(Worker& worker, const protocol::Condition& condition);
   void on(Worker& worker, const protocol::GiveBack& message);
   void on(Worker& worker, const protocol::Leaving& message);
   void on(Worker& worker, const protocol::RetrainingEpochReport& message);

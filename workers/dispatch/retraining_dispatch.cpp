@@ -136,13 +136,15 @@ void RetrainingDispatch::assign(std::span<const Candidate> workers, bool study_r
     return std::tuple(w->used > 0, !was_dry.contains(w->name), static_cast<double>(w->used) / w->pack, w->name);
   };
   std::ranges::sort(free, [&](const Candidate* a, const Candidate* b) { return rank(a) < rank(b); });
-  auto worker = free.begin();
   std::size_t room = most > busy ? most - busy : 0;
   for (const RetrainingId id : ready()) {
-    if (room == 0 || worker == free.end()) break;
+    if (room == 0) break;
+    const std::string& digest = entries_.at(id).job.dataset_digest;
+    const auto worker = std::ranges::find_if(free, [&](const Candidate* w) { return w->condition == nullptr || can_read(*w->condition, digest); });
+    if (worker == free.end()) continue;  // nobody here can read its data now
     if ((*worker)->used == 0) grant(**worker, id);
     else dry_.insert((*worker)->name);
-    ++worker;
+    free.erase(worker);
     --room;
   }
 }

@@ -72,6 +72,7 @@ class RetrainingDispatch {
     WorkerId id;
     std::size_t used = 0;  ///< trials that it holds
     int pack = 1;
+    const protocol::Condition* condition = nullptr;  ///< what it said of itself; null: nothing is wrong
   };
   /// Gives out what waits. `study_runs`: some study may have trials now or later; `trials_wait`: some are ready.
   void assign(std::span<const Candidate> workers, bool study_runs, bool trials_wait);

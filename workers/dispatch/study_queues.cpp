@@ -72,14 +72,16 @@ const StudyQueues::Queue* StudyQueues::first(Wanted wanted) const {
   return best;
 }
 
-std::optional<StudyId> StudyQueues::next() const {
-  const Queue* best = first([](const Queue& queue) { return !queue.again.empty() || !queue.fresh.empty(); });
+std::optional<StudyId> StudyQueues::next(const std::set<StudyId>& passed_over) const {
+  const Queue* best = first([&](const Queue& queue) {
+    return (!queue.again.empty() || !queue.fresh.empty()) && !passed_over.contains(queue.study.id);
+  });
   if (best == nullptr) return std::nullopt;
   return best->study.id;
 }
 
-std::optional<StudyId> StudyQueues::next_alone() const {
-  const Queue* best = first([](const Queue& queue) { return !queue.alone.empty(); });
+std::optional<StudyId> StudyQueues::next_alone(const std::set<StudyId>& passed_over) const {
+  const Queue* best = first([&](const Queue& queue) { return !queue.alone.empty() && !passed_over.contains(queue.study.id); });
   if (best == nullptr) return std::nullopt;
   const std::optional<StudyId> other = next();
   if (other && find(*other)->priority > best->study.priority) return std::nullopt;

@@ -50,9 +50,10 @@ class StudyQueues {
   bool admit(SteadyTime now);
 
   /// The study whose turn it is: not paused, something ready, highest priority, served longest ago.
-  std::optional<StudyId> next() const;
+  /// Those of `passed_over` have no worker that may train them.
+  std::optional<StudyId> next(const std::set<StudyId>& passed_over = {}) const;
   /// The study whose trial is trained alone next: as `next`, of those with such a trial; none while a study of higher priority has others.
-  std::optional<StudyId> next_alone() const;
+  std::optional<StudyId> next_alone(const std::set<StudyId>& passed_over = {}) const;
   std::optional<TrialId> take_alone(StudyId study);
   /// A study that is not paused has trials now, or may have some soon.
   bool any_running() const;

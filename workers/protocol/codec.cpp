@@ -28,6 +28,11 @@ constexpr std::size_t kMaxArtifacts = 100;
 constexpr std::size_t kMaxLineage = 64u << 10;    // bytes of JSON
 constexpr std::size_t kMaxEvaluation = 8u << 20;  // bytes of JSON: confusion matrices of a thousand classes
 constexpr std::size_t kMaxProblems = 10;
+constexpr std::size_t kMaxDevices = 64;
+constexpr std::size_t kMaxUnreadable = 1'000;
+constexpr std::size_t kMaxSentence = 4u << 10;  // of a condition
+constexpr std::int64_t kMaxMegabytes = std::int64_t{1} << 40;
+constexpr double kLongest = 1e9;  // seconds
 constexpr std::int64_t kMaxSlots = 65'536;
 constexpr std::int64_t kMaxCount = 1'000'000'000;  // attempts, epochs
 constexpr std::int64_t kMaxSeed = (std::int64_t{1} << 53) - 1;
@@ -79,6 +84,38 @@ json frame_of(std::string_view type, const HeldRetraining& what, json members) {
   return members;
 }
 
+template <typename T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json();
+}
+
+json device_json(const Device& device) {
+  return {{"name", cut(device.name, kMaxName)},
+          {"model", cut(device.model, kMaxName)},
+          {"id", cut(device.id, kMaxName)},
+          {"memory_mb", or_null(device.memory_mb)},
+          {"free_mb", or_null(device.free_mb)},
+          {"utilisation_percent", or_null(device.utilisation_percent)},
+          {"temperature_c", or_null(device.temperature_c)},
+          {"others", or_null(device.others)},
+          {"problem", cut(device.problem, kMaxSentence)}};
+}
+
+json condition_members(const Condition& condition) {
+  json devices = json::array(), unreadable = json::array();
+  for (const Device& device : condition.devices) devices.push_back(device_json(device));
+  for (const Unreadable& data : condition.unreadable) {
+    unreadable.push_back({{"dataset_digest", data.dataset_digest}, {"why", cut(data.why, kMaxSentence)}});
+  }
+  for (const auto& seconds : {condition.time_left_s, condition.trial_s}) finite("heartbeat", "condition", seconds.value_or(0));
+  return {{"time_left_s", or_null(condition.time_left_s)},
+          {"trial_s", or_null(condition.trial_s)},
+          {"fits", or_null(condition.fits)},
+          {"problem", cut(condition.problem, kMaxSentence)},
+          {"devices", std::move(devices)},
+          {"unreadable", std::move(unreadable)}};
+}
+
 json put(const Hello& m) {
   return {{"type", "hello"},
           {"protocol", m.protocol},
@@ -91,7 +128,10 @@ json put(const Hello& m) {
           {"code_version", m.code_version},
           {"torch_version", m.torch_version},
           {"held", held_json(m.held)},
-          {"retrainings", held_json(m.retrainings)}};
+          {"retrainings", held_json(m.retrainings)},
+          {"job", m.job},
+          {"node", m.node},
+          {"condition", condition_members(m.condition)}};
 }
 
 json put(const Epoch& m) {
@@ -126,7 +166,10 @@ json put(const Result& m) {
 }
 
 json put(const Heartbeat& m) {
-  return {{"type", "heartbeat"}, {"held", held_json(m.held)}, {"retrainings", held_json(m.retrainings)}};
+  return {{"type", "heartbeat"},
+          {"held", held_json(m.held)},
+          {"retrainings", held_json(m.retrainings)},
+          {"condition", condition_members(m.condition)}};
 }
 
 json put(const GiveBack& m) {
@@ -280,6 +323,62 @@ void bound_json(JsonReader& reader, std::string_view key, std::size_t limit) {
   if (bytes > limit) reader.fail(key, "expected at most " + std::to_string(limit) + " bytes, got " + std::to_string(bytes));
 }
 
+/// A member that is there and null is none.
+bool is_null(JsonReader& reader, std::string_view key) {
+  const json* value = reader.raw(key);
+  return value != nullptr && value->is_null();
+}
+
+std::optional<std::int64_t> integer_or_none(JsonReader& reader, std::string_view key, std::int64_t most) {
+  if (is_null(reader, key)) return std::nullopt;
+  return reader.integer(key, 0, most);
+}
+
+std::optional<int> count_or_none(JsonReader& reader, std::string_view key, std::int64_t most) {
+  const auto value = integer_or_none(reader, key, most);
+  return value ? std::optional(static_cast<int>(*value)) : std::nullopt;
+}
+
+std::optional<double> seconds_or_none(JsonReader& reader, std::string_view key) {
+  if (is_null(reader, key)) return std::nullopt;
+  return reader.number(key, 0, kLongest);
+}
+
+Device take_device(JsonReader& reader) {
+  Device device;
+  device.name = short_name(reader, "name");
+  device.model = short_name(reader, "model");
+  device.id = short_name(reader, "id");
+  device.memory_mb = integer_or_none(reader, "memory_mb", kMaxMegabytes);
+  device.free_mb = integer_or_none(reader, "free_mb", kMaxMegabytes);
+  device.utilisation_percent = count_or_none(reader, "utilisation_percent", 100);
+  device.temperature_c = count_or_none(reader, "temperature_c", 1'000);
+  device.others = count_or_none(reader, "others", kMaxSlots);
+  device.problem = bounded_text(reader, "problem", kMaxSentence);
+  reader.finish();
+  return device;
+}
+
+Condition condition_at(JsonReader& outer) {
+  JsonReader reader = outer.object("condition", true);
+  Condition condition;
+  if (const json* value = outer.raw("condition"); value == nullptr || !value->is_object()) return condition;
+  condition.time_left_s = seconds_or_none(reader, "time_left_s");
+  condition.trial_s = seconds_or_none(reader, "trial_s");
+  condition.fits = count_or_none(reader, "fits", kMaxSlots);
+  condition.problem = bounded_text(reader, "problem", kMaxSentence);
+  for (JsonReader& element : bounded_list(reader, "devices", kMaxDevices)) condition.devices.push_back(take_device(element));
+  for (JsonReader& element : bounded_list(reader, "unreadable", kMaxUnreadable)) {
+    Unreadable data;
+    data.dataset_digest = short_name(element, "dataset_digest");
+    data.why = bounded_text(element, "why", kMaxSentence);
+    element.finish();
+    condition.unreadable.push_back(std::move(data));
+  }
+  reader.finish();
+  return condition;
+}
+
 /// Another version's hello is not held to this version's members: the version is what must be refused.
 Message take_hello(JsonReader& reader) {
   Hello m;
@@ -297,6 +396,9 @@ Message take_hello(JsonReader& reader) {
   m.torch_version = short_name(reader, "torch_version");
   m.held = held_at(reader);
   m.retrainings = retrainings_at(reader);
+  m.job = short_name(reader, "job");
+  m.node = short_name(reader, "node");
+  m.condition = condition_at(reader);
   reader.finish();
   return m;
 }
@@ -337,7 +439,7 @@ Message take_result(JsonReader& reader) {
 }
 
 Message take_heartbeat(JsonReader& reader) {
-  Heartbeat m{held_at(reader), retrainings_at(reader)};
+  Heartbeat m{held_at(reader), retrainings_at(reader), condition_at(reader)};
   reader.finish();
   return m;
 }
@@ -562,6 +664,8 @@ json parse_frame(std::string_view text) {
 }
 
 }  // namespace
+
+nlohmann::json condition_json(const Condition& condition) { return condition_members(condition); }
 
 std::string encode(const Message& message) {
   const json frame = std::visit([](const auto& m) { return put(m); }, message);

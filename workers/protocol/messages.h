@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -15,7 +16,7 @@
 namespace fusion::protocol {
 
 /// Raised when a message changes meaning. A worker with another version is refused.
-inline constexpr int kVersion = 3;
+inline constexpr int kVersion = 4;
 
 /// A trial by attempt: the unit of holding, giving back and cancelling.
 struct Held {
@@ -33,6 +34,40 @@ struct HeldRetraining {
 
 // ---- worker to daemon
 
+/// One device of a worker as it stands now. Unknown figures are none.
+struct Device {
+  std::string name;  ///< "cuda:0", what the worker calls it
+  std::string model, id;  ///< "NVIDIA H200", "GPU-5f0c..." or "MIG-..."; empty where nobody could ask
+  std::optional<std::int64_t> memory_mb, free_mb;
+  std::optional<int> utilisation_percent, temperature_c;
+  std::optional<int> others;  ///< processes on it that are not this worker's
+  std::string problem;        ///< a sentence: why it cannot be used now; else empty
+  bool operator==(const Device&) const = default;
+};
+/// Features that the worker cannot read now, with the sentence that says why. It is given nothing that needs them.
+struct Unreadable {
+  std::string dataset_digest, why;
+  bool operator==(const Unreadable&) const = default;
+};
+/// What changes while a worker lives: said in hello, in each heartbeat, and at once when it matters. Durations only, so that the clocks
+/// of two hosts need not agree.
+struct Condition {
+  std::optional<double> time_left_s;  ///< until its wall time ends; none: no limit is known
+  std::optional<double> trial_s;      ///< how long a trial takes from its begin to its end here; none: not known yet
+  /// Most trials it may hold, in training or waiting, so that all end in the time it has; 0: it takes nothing. None: `slots`.
+  std::optional<int> fits;
+  std::string problem;  ///< a sentence: why it takes nothing now; else empty
+  std::vector<Device> devices;
+  std::vector<Unreadable> unreadable;
+  bool operator==(const Condition&) const = default;
+};
+inline bool can_read(const Condition& condition, const std::string& dataset_digest) {
+  for (const Unreadable& data : condition.unreadable) {
+    if (data.dataset_digest == dataset_digest) return false;
+  }
+  return true;
+}
+
 /// First message of a worker. `held`: what it still trains or has finished but not yet seen acknowledged (after a reconnect).
 struct Hello {
   int protocol = kVersion;
@@ -45,6 +80,9 @@ struct Hello {
   std::string code_version, torch_version;
   std::vector<Held> held;
   std::vector<HeldRetraining> retrainings;  ///< likewise
+  std::string job;   ///< of the batch system it runs in: "4711", "4711_3"; else empty
+  std::string node;  ///< what the batch system calls the host; else empty
+  Condition condition{};
   bool operator==(const Hello&) const = default;
 };
 struct Epoch {
@@ -61,6 +99,7 @@ struct Result {
 struct Heartbeat {
   std::vector<Held> held;
   std::vector<HeldRetraining> retrainings{};
+  Condition condition{};
   bool operator==(const Heartbeat&) const = default;
 };
 /// Returned untrained, a retraining as far as its checkpoint: requeued as preempted, no retry used.

@@ -1,4 +1,5 @@
 #include "workers/client/worker_client.h"
+#include "workers/client/worker_condition.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -127,6 +128,12 @@ class RunningWorker {
     thread_.join();
   }
   void leave() { client_.leave("the test says so"); }
+  void report_device(const std::string& problem) {
+    protocol::Device device;
+    device.name = "cuda:0";
+    device.problem = problem;
+    client_.report_devices({device});
+  }
   /// Waits for its end; "" or the sentence it ended with.
   std::string end() {
     thread_.join();
@@ -198,6 +205,75 @@ TEST(WorkerClientTest, TrainsAPackAndLeavesOnRequest) {
   EXPECT_EQ(daemon.expect<Leaving>().reason, "the test says so");
   daemon.expect_close();
   EXPECT_EQ(worker.end(), "");
+}
+
+TEST(WorkerClientTest, SaysWhatStillFitsAndLeavesWhenItsWallTimeEnds) {
+  ScriptedDaemon daemon;
+  FakeTrainer trainer;
+  WorkerClientOptions options;
+  options.slots = 4;
+  options.job = "4711_3";
+  options.node = "gpu7";
+  options.wall = {3'000ms, 100ms, 20'000ms};
+  RunningWorker worker(daemon, trainer, options);
+  const Hello hello = daemon.welcome();
+  EXPECT_EQ(hello.job, "4711_3");
+  EXPECT_EQ(hello.node, "gpu7");
+  EXPECT_EQ(hello.condition.fits, 1) << "one pack, before anything is known";
+  EXPECT_GT(hello.condition.time_left_s.value(), 0);
+  daemon.send(pack_of({1, 2}));  // the daemon did not hold to it
+  EXPECT_THAT(daemon.expect<GiveBack>().held, ElementsAre(held(1), held(2)));
+  daemon.send(pack_of({3}));
+  daemon.expect<Epoch>();
+  EXPECT_THAT(daemon.expect<Leaving>().reason, HasSubstr("its wall time ends in"));
+  EXPECT_THAT(daemon.expect<GiveBack>().held, ElementsAre(held(3)));
+  daemon.expect_close();
+  EXPECT_EQ(worker.end(), "");
+}
+
+TEST(WorkerClientTest, DataThatCannotBeReadGoesBackAndFailsNothing) {
+  ScriptedDaemon daemon;
+  WorkerClientOptions options;
+  options.slots = 2;
+  RunningWorker worker(daemon, [](PackSession&) { throw UnreadableData("train.safetensors is not here"); }, options);
+  daemon.welcome();
+  daemon.send(pack_of({1, 2}));
+  protocol::Message message = daemon.receive_any();
+  const auto* beat = std::get_if<Heartbeat>(&message);
+  ASSERT_NE(beat, nullptr) << "the daemon hears of it before it has the trials back";
+  ASSERT_EQ(beat->condition.unreadable.size(), 1u);
+  EXPECT_EQ(beat->condition.unreadable[0].dataset_digest, std::string(64, 'a'));
+  EXPECT_THAT(daemon.expect<GiveBack>().reason, HasSubstr("is not here"));
+  EXPECT_THAT(daemon.expect<GiveBack>().reason, HasSubstr("is not here"));
+}
+
+TEST(WorkerClientTest, AWorkerWhoseDeviceIsLostGivesBackAndLeaves) {
+  ScriptedDaemon daemon;
+  RunningWorker worker(daemon, [](PackSession&) { throw DeviceLost("cuda:0 is gone"); });
+  daemon.welcome();
+  daemon.send(pack_of({1}));
+  EXPECT_EQ(daemon.expect<Leaving>().reason, "cuda:0 is gone");
+  EXPECT_THAT(daemon.expect<GiveBack>().held, ElementsAre(held(1)));
+  daemon.expect_close();
+  EXPECT_EQ(worker.end(), "");
+}
+
+TEST(WorkerClientTest, AFullDeviceTakesNothingUntilItIsUsableAgain) {
+  ScriptedDaemon daemon;
+  FakeTrainer trainer;
+  RunningWorker worker(daemon, trainer);
+  daemon.welcome(0.02);
+  worker.report_device("the GPU is full");
+  std::optional<Heartbeat> beat;
+  do beat = std::get<Heartbeat>(daemon.receive_any());
+  while (beat->condition.problem.empty());
+  EXPECT_EQ(beat->condition.fits, 0);
+  daemon.send(pack_of({1}));
+  EXPECT_THAT(daemon.expect<GiveBack>().reason, "the GPU is full");
+  worker.report_device("");
+  do beat = std::get<Heartbeat>(daemon.receive_any());
+  while (!beat->condition.problem.empty());
+  EXPECT_FALSE(beat->condition.fits);
 }
 
 TEST(WorkerClientTest, SendsNoTokenWhereThereIsNone) {

@@ -81,6 +81,23 @@ TEST_F(WorkerProcessTest, ASecondSigintEndsItAtOnce) {
   EXPECT_EQ(worker.wait(std::chrono::seconds(20)), 128 + SIGINT);
 }
 
+TEST_F(WorkerProcessTest, EverySignalToLeaveIsAlikeAndASecondOneLaterEndsTheGrace) {
+  for (const int signal : {SIGUSR1, SIGUSR2, SIGHUP}) {
+    Process worker = start("100000");
+    daemon_.welcome();
+    daemon_.send(pack_of({1}));
+    daemon_.expect<protocol::Epoch>();
+    worker.signal(signal);
+    daemon_.expect<protocol::Leaving>();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2'100));  // longer than signal_pause
+    EXPECT_TRUE(worker.running());
+    worker.signal(SIGTERM);
+    EXPECT_THAT(daemon_.expect<protocol::GiveBack>().held, ElementsAre(held(1)));
+    daemon_.expect_close();
+    EXPECT_EQ(worker.wait(std::chrono::seconds(20)), 0) << worker.err();
+  }
+}
+
 TEST_F(WorkerProcessTest, ARefusedWorkerExitsWithTwoAndTheSentence) {
   Process worker = start();
   daemon_.accept();

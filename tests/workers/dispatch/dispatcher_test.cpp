@@ -607,6 +607,61 @@ TEST(DispatcherTest, LargePacksAreFilledBesideSmallOnes) {
   EXPECT_EQ(spread(h), (std::map<std::string, std::size_t>{{"cpu", 4}, {"gpu", 11}}));
 }
 
+TEST(DispatcherTest, AWorkerIsGivenNoMoreThanItSaysThatItCanFinish) {
+  Harness h;
+  h.add_study(6);
+  ScriptedWorker worker(h.port());
+  protocol::Hello hello;
+  hello.name = "w";
+  hello.host = "here";
+  hello.device = "cpu";
+  hello.pack = 2;
+  hello.slots = 4;
+  hello.code_version = hello.torch_version = "1";
+  hello.condition.fits = 3;
+  hello.condition.time_left_s = 100;
+  worker.say(hello);
+  worker.expect<protocol::Welcome>();
+  std::vector<TrialJob> got;
+  while (got.size() < 3) {
+    for (const TrialJob& job : worker.expect<Pack>().trials) got.push_back(job);
+  }
+  EXPECT_THAT(got, SizeIs(3)) << "of four slots";
+  Heartbeat beat;
+  for (const TrialJob& job : got) beat.held.push_back(held(job));
+  beat.condition.fits = 0;
+  worker.say(beat);
+  for (const TrialJob& job : got) EXPECT_TRUE(worker.report(held(job), 0.5).accepted) << "an acknowledgement, and no pack before it";
+  const auto list = h.on_io([&] { return h.dispatcher->workers_json(); });
+  EXPECT_EQ(list.at(0).at("condition").at("fits"), 0);
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 0u);
+}
+
+TEST(DispatcherTest, AStudyWhoseDataAWorkerCannotReadGoesToAnotherOne) {
+  Harness h;
+  h.add_study(2);
+  ScriptedWorker blind(h.port()), other(h.port());
+  blind.join("blind");
+  const Pack pack = blind.expect<Pack>();
+  Heartbeat beat;
+  beat.held = {held(pack.trials[0])};
+  beat.condition.unreadable = {{std::string(64, 'd'), "train.safetensors: its SHA-256 is another"}};
+  blind.say(beat);
+  blind.say(GiveBack{{held(pack.trials[0])}, "train.safetensors: its SHA-256 is another"});
+  other.join("other", 2);
+  std::size_t trials = 0;
+  while (trials < 2) trials += other.expect<Pack>().trials.size();
+  EXPECT_EQ(h.trial(pack.trials[0].trial).failures, 0) << "no retry was used";
+  const StoreReader reader = StoreReader::open(h.folder / "fusion.db");
+  int told = 0;
+  for (const auto& event : reader.events(std::nullopt, 0, 1000)) {
+    if (event.at("kind") != "worker_blocked") continue;
+    ++told;
+    EXPECT_THAT(event.at("text").get<std::string>(), HasSubstr("its SHA-256 is another"));
+  }
+  EXPECT_EQ(told, 1);
+}
+
 TEST(DispatcherTest, APausedStudyIsNotLeased) {
   Harness h;
   const StudyId study = h.add_study(0);
@@ -664,7 +719,7 @@ TEST(DispatcherTest, TellsOfFreeSlotsAndWorkers) {
   ASSERT_THAT(workers, SizeIs(1));
   EXPECT_EQ(workers[0].at("name"), "w");
   EXPECT_EQ(workers[0].at("held"), nlohmann::json({pack.trials[0].trial.value, pack.trials[1].trial.value}));
-  EXPECT_EQ(workers[0].size(), 13u);
+  EXPECT_EQ(workers[0].size(), 16u);
   EXPECT_TRUE(workers[0].at("retraining").is_null());
   worker.vanish();
   h.wait_until([&] { return h.dispatcher->free_slots() == 0 && h.dispatcher->workers_json().empty(); });

@@ -178,7 +178,7 @@ TEST(ServerTest, FramesThatAreNotLegalAreRefusedWithASentence) {
     Hello old = hello();
     old.protocol = 99;
     w.say(old);
-  }), HasSubstr("speaks protocol version 3, the worker speaks 99"));
+  }), HasSubstr("speaks protocol version 4, the worker speaks 99"));
   EXPECT_THAT(refused_with([](auto& w) {
     w.join("w");
     w.say_raw(R"({"type": "heartbeat", "held": [{"trial": 0, "attempt": 1}]})");

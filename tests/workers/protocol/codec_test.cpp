@@ -86,7 +86,9 @@ std::vector<Message> one_of_each() {
   pack.trials.push_back({TrialId{1}, 1, architecture_from_text("[[3,0,0],[1,3,2,\"glu\"]]"), (std::uint64_t{1} << 53) - 1});
   pack.trials.push_back({TrialId{2}, 9, architecture_from_text("[[0,0,3]]"), 0});
   const std::vector<Held> held{{TrialId{1}, 2}, {TrialId{std::numeric_limits<std::int64_t>::max()}, 1}};
-  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held, retrainings},
+  const Condition condition{3'599.5, 2.25, 16, "the GPU is full", {{"cuda:0", "NVIDIA H200", "GPU-1", 143'771, 80, 97, 61, 3, "full"}, {}},
+                            {{std::string(64, 'b'), "train.safetensors: its SHA-256 is another"}}};
+  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held, retrainings, "4711_3", "node7", condition},
           Epoch{TrialId{4}, 1, {1, 0.1, 0.9, 1e-6, 0.25}},
           Result{completed},
           Result{failed},
@@ -110,7 +112,9 @@ std::vector<Message> one_of_each() {
           Cancel{held, "cancelled"},
           Cancel{{}, "cancelled", retrainings},
           Prune{held, "behind"},
-          Drain{"end"}};
+          Drain{"end"},
+          Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held, retrainings, "", "", {}},
+          Heartbeat{{}, {}, condition}};
 }
 
 std::string refusal(const std::string& frame) {
