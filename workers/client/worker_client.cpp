@@ -25,6 +25,7 @@
 #include "workers/client/connection.h"
 #include "workers/client/held_retrainings.h"
 #include "workers/client/held_trials.h"
+#include "workers/client/journal.h"
 #include "workers/client/worker_condition.h"
 #include "workers/protocol/codec.h"
 
@@ -100,6 +101,7 @@ class WorkerClient::Impl {
       : options_(std::move(options)), train_(std::move(train)), retrain_(std::move(retrain)),
         condition_(options_.wall, options_.pack, std::max(options_.slots, options_.pack), now()), jitter_(any_seed()) {
     if (options_.name.empty()) options_.name = host_name() + "-" + std::to_string(::getpid());
+    if (!options_.journal.empty()) journal_.emplace(options_.journal);
   }
 
   WorkerEnd run();
@@ -187,6 +189,7 @@ class WorkerClient::Impl {
   asio::executor_work_guard<asio::io_context::executor_type> io_work_{io_.get_executor()}, main_work_{main_.get_executor()};
 
   // I/O thread
+  std::optional<Journal> journal_;
   HeldTrials held_;
   HeldRetrainings retrainings_;
   WorkerCondition condition_;
@@ -403,6 +406,7 @@ asio::awaitable<void> WorkerClient::Impl::converse(std::shared_ptr<Connection> c
   const protocol::Hello first = hello();
   said_ = first.condition;
   const protocol::Message message = first;
+  if (journal_) journal_->sent(message);
   connection->send(message);
   while (true) {
     const protocol::Message heard = co_await connection->read();
@@ -451,7 +455,9 @@ protocol::Hello WorkerClient::Impl::hello() const {
 
 // What cannot be sent now is said after the next welcome: results and epochs are kept, the rest follows from the state.
 void WorkerClient::Impl::send(const protocol::Message& message) {
-  if (welcomed_) connection_->send(message);
+  if (!welcomed_) return;
+  if (journal_) journal_->sent(message);
+  connection_->send(message);
 }
 
 void WorkerClient::Impl::heartbeat() {
@@ -471,6 +477,7 @@ void WorkerClient::Impl::say_condition() {
 // ---- what the daemon says
 
 void WorkerClient::Impl::on_message(const protocol::Message& message) {
+  if (journal_) journal_->received(message);
   if (!welcomed_ && !std::holds_alternative<protocol::Welcome>(message) && !std::holds_alternative<protocol::Refused>(message)) {
     throw ProtocolError("expected welcome or refused as the first message, got another one");
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,8 @@ struct WorkerClientOptions {
   std::chrono::milliseconds signal_pause{2'000};
   std::string job, node;      ///< what the batch system says (workers/client/batch_job.h); may be empty
   WallTime::Options wall;     ///< how long this worker may live
+  /// What is said and heard is written there (workers/client/journal.h); empty: nowhere. A journal that cannot be written ends the worker.
+  std::filesystem::path journal;
 };
 
 /// Why a worker ended in order.

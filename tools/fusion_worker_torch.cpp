@@ -1,0 +1,85 @@
+// The fusion-worker that trains. People and launchers start fusion-worker, which becomes this program (docs/worker.md, "Two programs").
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "model/device.h"
+#include "model/torch_compat.h"
+#include "tools/keep_freed_memory.h"
+#include "tools/run_main.h"
+#include "tools/worker_command.h"
+#include "tools/worker_retrainer.h"
+#include "tools/worker_times.h"
+#include "tools/worker_trainer.h"
+#include "workers/client/worker_client.h"
+
+namespace {
+
+// Trials trained together where --pack does not say: as many as a GPU's free memory suggests, before it is known how large they are. What
+// does not fit after all the engine splits.
+constexpr std::int64_t kGpuBytesOfTrial = 64 << 20;
+constexpr std::int64_t kLeastPackOnGpu = 8, kMostPackOnGpu = 256;
+
+int pack_on_gpu(std::int64_t free_bytes) {
+  return static_cast<int>(std::clamp(free_bytes / kGpuBytesOfTrial, kLeastPackOnGpu, kMostPackOnGpu));
+}
+
+/// OpenBLAS and OpenMP read their thread counts when they are loaded, before main: set them and begin again.
+void begin_again_with_one_thread(char** argv) {
+  if (std::getenv("OMP_NUM_THREADS") != nullptr && std::getenv("OPENBLAS_NUM_THREADS") != nullptr) return;
+  ::setenv("OMP_NUM_THREADS", "1", 0);
+  ::setenv("OPENBLAS_NUM_THREADS", "1", 0);
+  ::execv("/proc/self/exe", argv);  // if that fails, go on with more threads than are good
+}
+
+void log_end(const fusion::WorkerTimes& times) {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  fusion::logger("worker")->info(
+      "worker ended max_rss_mb={} packs={} busy_s={:.3f} busy_share={:.4f} gap_ms_median={:.2f} gap_ms_p99={:.2f} gap_ms_longest={:.2f}",
+      usage.ru_maxrss / 1024, times.packs(), times.busy_s(), times.busy_share(), 1000 * times.gap_s(0.5), 1000 * times.gap_s(0.99),
+      1000 * times.gap_s(1));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace fusion;  // NOLINT: main only
+  const pid_t parent = ::getppid();
+  begin_again_with_one_thread(argv);
+  keep_freed_memory();
+  CLI::App app{WorkerCommand::description()};
+  app.set_version_flag("--version", std::string("fusion-worker ") + kCodeVersion + ", LibTorch " + compat::kTorchVersion);
+  WorkerCommand command;
+  command.add_options(app);
+
+  return run_main("fusion-worker", app, argc, argv, [&] {
+    configure_logs(command.log_level);
+    if (!command.simulate.empty()) throw ConfigError("--simulate is for fusion-worker; this program trains");
+    if (command.die_with_parent && !die_with(parent)) return 0;
+    command.finish();
+    WorkerClientOptions& options = command.client;
+    options.torch_version = compat::kTorchVersion;
+    const std::optional<std::int64_t> gpu_bytes = check_training_device(options.device);  // refuses one that is not there before anything else
+    command.settle_pack(gpu_bytes ? pack_on_gpu(*gpu_bytes) : kPackOnCpu);
+    prepare_training_thread();
+    WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
+    const WorkerRetrainer retrainer(options.device);
+    WorkerTimes times;
+    const auto train = [&](PackSession& session) {
+      const WorkerTimes::Pack at_work(times);
+      trainer(session);
+    };
+    const WorkerEnd end = WorkerClient(options, train, [&](RetrainingSession& session) { retrainer(session); }).run();
+    log_end(times);
+    return command.surroundings.exit_status(end);
+  });
+}

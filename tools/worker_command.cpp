@@ -1,0 +1,81 @@
+#include "tools/worker_command.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace fusion {
+
+namespace {
+
+// Trials to hold for each one in training, where --slots does not say: the next pack is there before this one ends.
+constexpr int kSlotsPerTraining = 2;
+constexpr const char* kSimulation = "Simulation (docs/simulation.md)";
+
+void add_simulation(CLI::App& app, WorkerCommand& command) {
+  SimulationOptions& options = command.simulation;
+  app.add_option("--simulate", command.simulate, "Train nothing: scores come from a database of a study, or from formula[:N]")
+      ->group(kSimulation);
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)->group(kSimulation)->capture_default_str()->needs("--simulate");
+  };
+  add("--simulate-study", command.simulate_study, "Which study of the database, where several have scores")->check(CLI::PositiveNumber)->default_str("");
+  add("--simulate-seed", options.seed, "Of durations and of what goes wrong");
+  add("--simulate-epoch-s", options.epoch_s, "Seconds that an epoch takes");
+  add("--simulate-spread", options.spread, "An epoch takes up to this share more or less");
+  add("--simulate-failures", options.failures, "Share of attempts that fail");
+  add("--simulate-oom", options.oom, "Share of attempts that end out of memory");
+  add("--simulate-preemptions", options.preemptions, "Share of attempts that are preempted");
+  add("--simulate-crashes", options.crashes, "Share of attempts amid which this process dies as if by kill -9");
+}
+
+}  // namespace
+
+const char* WorkerCommand::description() {
+  return "fusion-worker: trains the trials that a fusiond leases to it. Connects out, reconnects for ever, keeps results until they "
+         "are acknowledged. SIGTERM and the like: gives back what is unfinished, exits 0. Exit status 2: bad input, or refused by the daemon.";
+}
+
+void WorkerCommand::add_options(CLI::App& app) {
+  surroundings.add_options(app);
+  app.add_option("--name", client.name, "A name of its own, unique among the workers [<host>-<pid>]");
+  app.add_option("--device", client.device, "cpu or cuda:N")->capture_default_str();
+  app.add_option("--pack", pack, "Trials to train together [8 on cpu; on cuda one per 64 MB of free memory, 8 to 256]")->check(CLI::Range(1, 32'768));
+  app.add_option("--slots", slots, "Trials to hold, in training or waiting: at least --pack [2 x pack]")->check(CLI::Range(1, 65'536));
+  app.add_option("--journal", journal, "Append to this file what the daemon said and was told, a JSON object per line");
+  app.add_option("--log-level", log_level, "trace, debug, info, warn, error, off")->capture_default_str();
+  app.add_flag("--die-with-parent", die_with_parent, "Leave when the process that started this one is gone");
+  add_simulation(app, *this);
+}
+
+void WorkerCommand::finish() {
+  simulation.check();
+  surroundings.apply(client);
+  client.journal = journal;
+}
+
+void WorkerCommand::settle_pack(int usual_pack) {
+  client.pack = pack > 0 ? pack : usual_pack;
+  if (slots > 0 && pack == 0) client.pack = std::min(client.pack, slots);
+  client.slots = slots > 0 ? slots : kSlotsPerTraining * client.pack;
+  if (client.slots < client.pack) {
+    throw ConfigError("--slots: expected at least --pack, which is " + std::to_string(client.pack) + ", got " + std::to_string(client.slots));
+  }
+}
+
+bool die_with(pid_t parent) {
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (::getppid() != parent) return false;
+  // The launcher says who it is, for it may have ended before this program could look. (Its process id may still be there: until somebody
+  // waits for it, a dead process has one.)
+  const char* launcher = std::getenv("FUSION_PARENT_PID");
+  const pid_t named = launcher != nullptr ? std::atoi(launcher) : 0;
+  return named <= 0 || ::getppid() == named;
+}
+
+}  // namespace fusion
