@@ -8,6 +8,7 @@
 #include "base/json_reader.h"
 #include "base/version.h"
 #include "tools/ctl/commands.h"
+#include "tools/ctl/simulate_command.h"
 #include "tools/run_main.h"
 
 namespace {
@@ -68,6 +69,7 @@ int main(int argc, char** argv) {
   fusion::ctl::add_retraining_commands(app, context);
   fusion::ctl::add_daemon_commands(app, context);
   fusion::ctl::add_replay_command(app, context);
+  fusion::ctl::add_simulate_command(app, context);
   app.require_subcommand(1);
   app.failure_message(wrong_command_line);
   return fusion::run_main("fusionctl", app, argc, argv, [&context] { return run_command(context); });
