@@ -114,7 +114,9 @@ bool Api::route_rest(const HttpRequest& request, const std::vector<std::string>&
   const std::string what = path.empty() ? "health" : path[0];
   if (path.size() <= 1 && what == "health" && get) {
     const double uptime = std::chrono::duration<double>(SystemClock().steady() - parts_.started).count();
-    respond(answer(200, {{"status", "ok"}, {"code_version", kCodeVersion}, {"database", parts_.database}, {"uptime_s", uptime}}));
+    json health{{"status", "ok"}};
+    if (request.known) health.update({{"code_version", kCodeVersion}, {"database", parts_.database}, {"uptime_s", uptime}});
+    respond(answer(200, health));
   } else if (path.size() == 2 && what == "trials" && get) {
     const auto id = whole_number(path[1]);
     if (!id || *id < 1) throw ConfigError("trial: expected a number of at least 1, got \"" + path[1] + "\"");

@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "security/tls.h"
 #include "tools/api.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_host.h"
@@ -19,6 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::chrono::seconds kLookAtTokens{1};
+constexpr std::size_t kOwnDescriptors = 128;  // database, logs, workers' pipes, libraries
+
 DispatchOptions dispatch_options(const DaemonConfig& config) {
   DispatchOptions options;
   options.lease = std::chrono::milliseconds(static_cast<std::int64_t>(config.lease_s * 1000));
@@ -27,12 +31,27 @@ DispatchOptions dispatch_options(const DaemonConfig& config) {
   return options;
 }
 
+/// Where processes of this machine reach a server that is bound to `address`.
+std::string local_host(const std::string& address) { return address == "0.0.0.0" ? "127.0.0.1" : address == "::" ? "::1" : address; }
+
+/// Local workers check the certificate like all others, so it must name where they connect to.
+void check_local_workers(const DaemonConfig& config, const std::string& address) {
+  if (config.local_workers == 0 || !config.security.has_tls()) return;
+  const std::string host = local_host(address);
+  if (certificate_names(config.security.certificate, host)) return;
+  throw ConfigError("tls/certificate: " + config.security.certificate + " does not name " + host + ", where local workers connect to; make one that does "
+                    "(fusionctl certs always adds 127.0.0.1 and ::1), or start without local workers");
+}
+
 }  // namespace
 
 struct Daemon::Impl {
   explicit Impl(DaemonConfig given);
   void take_up_studies(Store& opened);
   void start_local_workers();
+  void serve(const std::string& address, std::uint16_t port, std::shared_ptr<ssl::context> tls);
+  void reload_tokens(bool if_changed);
+  void watch_tokens();
   void stop(bool drain_workers, const std::string& reason);
   void store_broken(const std::exception_ptr& error);
 
@@ -46,17 +65,24 @@ struct Daemon::Impl {
   std::unique_ptr<RetrainingHost> retrainings;
   std::unique_ptr<ReaderPool> readers;
   std::unique_ptr<Api> api;
+  std::unique_ptr<Access> access;
   std::unique_ptr<Server> server;
   std::unique_ptr<LocalLauncher> launcher;
   asio::signal_set signals{io};
+  asio::steady_timer tokens_timer{io};
   bool stopping = false;
   int exit_code = 0;
 };
 
 Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static_cast<std::size_t>(config.search_threads)) {
   if (config.data_roots.empty()) config.data_roots.push_back(fs::current_path());
+  config.security.check_served();
   const auto [address, port] = config.endpoint();
   const fs::path artifacts = config.artifacts_folder();
+  access = std::make_unique<Access>(config.security.tokens, config.security.rule());
+  std::shared_ptr<ssl::context> tls;
+  if (config.security.has_tls()) tls = server_tls(config.security.certificate, config.security.key);
+  check_local_workers(config, address);
   logger("fusiond")->info("starting code_version={} config={}", kCodeVersion, config.to_json().dump());
 
   Store opened = Store::open(config.db, clock);
@@ -83,15 +109,50 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads);
   api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, config.db, clock.steady(),
                                          [this](bool drain) { stop(drain, "asked for over HTTP"); }});
-  ServerOptions server_options;
-  server_options.address = address;
-  server_options.port = port;
-  server = std::make_unique<Server>(io, server_options, *dispatcher,
-                                    [this](const HttpRequest& request, std::function<void(HttpResponse)> respond) {
-                                      api->handle(request, std::move(respond));
-                                    });
+  serve(address, port, std::move(tls));
   retrainings->take_up(open_retrainings);
   for (auto& [study, trials] : found) studies->take_up(std::move(study), std::move(trials));
+}
+
+void Daemon::Impl::serve(const std::string& address, std::uint16_t port, std::shared_ptr<ssl::context> tls) {
+  ServerOptions options;
+  static_cast<Limits&>(options) = config.limits;
+  const std::size_t descriptors = raise_descriptor_limit();
+  const std::size_t most = descriptors > 2 * kOwnDescriptors ? descriptors - kOwnDescriptors : descriptors / 2;
+  if (options.connections > most) {
+    logger("fusiond")->warn("fewer connections than configured, for want of descriptors connections={} configured={} descriptors={}", most,
+                            options.connections, descriptors);
+    options.connections = most;
+  }
+  options.address = address;
+  options.port = port;
+  options.tls = std::move(tls);
+  options.access = access.get();
+  server = std::make_unique<Server>(io, options, *dispatcher, [this](const HttpRequest& request, std::function<void(HttpResponse)> respond) {
+    api->handle(request, std::move(respond));
+  });
+}
+
+/// Takes up what changed in the tokens file; what cannot be read leaves everything as it was.
+void Daemon::Impl::reload_tokens(bool if_changed) {
+  try {
+    if (!if_changed) access->reload();
+    else if (!access->reload_if_changed()) return;
+    const std::size_t closed = server->close_revoked();
+    logger("fusiond")->info("tokens read again tokens={} sessions_closed={}", access->tokens(), closed);
+  } catch (const Error& error) {
+    logger("fusiond")->error("tokens not read again, those known before stay valid error={}", nlohmann::json(error.what()).dump());
+  }
+}
+
+void Daemon::Impl::watch_tokens() {
+  if (!access->has_tokens()) return;
+  tokens_timer.expires_after(kLookAtTokens);
+  tokens_timer.async_wait([this](const boost::system::error_code& error) {
+    if (error || stopping) return;
+    reload_tokens(true);
+    watch_tokens();
+  });
 }
 
 void Daemon::Impl::start_local_workers() {
@@ -99,9 +160,13 @@ void Daemon::Impl::start_local_workers() {
   LocalLauncherOptions options;
   options.count = config.local_workers;
   options.program = config.worker_program;
-  const auto [address, port] = config.endpoint();
-  const std::string host = address == "::1" ? "[::1]" : address;
-  options.arguments = {"--connect", "http://" + host + ":" + std::to_string(server->port()), "--log-level", config.log_level};
+  const std::string host = local_host(config.endpoint().first);
+  const std::string scheme = config.security.has_tls() ? "https://" : "http://";
+  const std::string shown = host.find(':') == std::string::npos ? host : "[" + host + "]";
+  options.arguments = {"--connect", scheme + shown + ":" + std::to_string(server->port()), "--log-level", config.log_level};
+  // By the environment, which only the same user may read; a command line is for everybody.
+  if (access->has_tokens()) options.environment["FUSION_TOKEN"] = access->local_worker_token();
+  if (config.security.has_tls()) options.environment["FUSION_CA"] = fs::absolute(config.security.certificate).string();
   options.device = config.local_device;
   launcher = std::make_unique<LocalLauncher>(io, options);
   launcher->start();
@@ -122,6 +187,7 @@ void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
   stopping = true;
   logger("fusiond")->info("stopping reason=\"{}\"", reason);
   signals.cancel();
+  tokens_timer.cancel();
   boost::system::error_code ignored;
   signals.clear(ignored);  // a second signal ends the daemon at once
   studies->stop();
@@ -153,6 +219,7 @@ int Daemon::run() {
   d.signals.async_wait([&d](const boost::system::error_code& error, int signal) {
     if (!error) d.stop(false, signal == SIGTERM ? "SIGTERM" : "SIGINT");
   });
+  d.watch_tokens();
   d.start_local_workers();
   if (!d.config.port_file.empty()) write_atomically(d.config.port_file, std::to_string(port()) + "\n");
   logger("fusiond")->info("ready listen={} port={} db={}", d.config.listen, port(), d.config.db);

@@ -18,7 +18,7 @@ class Daemon {
   std::uint16_t port() const;
 
   /// Serves until SIGTERM, SIGINT, or a shutdown asked for over HTTP. Local workers are told to stop and waited for; what they had not finished
-  /// is queued again on the next start. A second SIGTERM or SIGINT ends the process at once, as a crash would: nothing acknowledged is lost. Returns 0, or 1 if the database could not be written (its sentence is logged): nothing
+  /// is queued again on the next start. A tokens file that changes is read again within a second or two; sessions of workers whose token is gone are closed then. A second SIGTERM or SIGINT ends the process at once, as a crash would: nothing acknowledged is lost. Returns 0, or 1 if the database could not be written (its sentence is logged): nothing
   /// that was acknowledged is lost then.
   int run();
 

@@ -1,5 +1,6 @@
 #include "tools/daemon_config.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace fusion {
@@ -22,6 +23,9 @@ DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.search_threads = static_cast<int>(reader.integer("search_threads", 1, 256, c.search_threads));
   c.reader_threads = static_cast<int>(reader.integer("reader_threads", 1, 256, c.reader_threads));
   c.log_level = reader.text("log_level", c.log_level);
+  c.security = SecurityConfig::read(reader, c.security);
+  JsonReader limits = reader.object("limits");
+  c.limits = Limits::read(limits, c.limits);
   reader.raw("$comment");
   reader.finish();
   return c;
@@ -30,7 +34,8 @@ DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
 nlohmann::json DaemonConfig::to_json() const {
   nlohmann::json roots = nlohmann::json::array();
   for (const fs::path& root : data_roots) roots.push_back(root.string());
-  return {{"db", db},
+  nlohmann::json document = {
+          {"db", db},
           {"artifacts", artifacts},
           {"listen", listen},
           {"port_file", port_file},
@@ -43,7 +48,10 @@ nlohmann::json DaemonConfig::to_json() const {
           {"reconnect_grace_s", reconnect_grace_s},
           {"search_threads", search_threads},
           {"reader_threads", reader_threads},
-          {"log_level", log_level}};
+          {"log_level", log_level},
+          {"limits", limits.to_json()}};
+  security.write(document);
+  return document;
 }
 
 fs::path DaemonConfig::artifacts_folder() const {
@@ -69,14 +77,13 @@ std::pair<std::string, std::uint16_t> DaemonConfig::endpoint() const {
     throw ConfigError("listen: expected address:port such as 127.0.0.1:7878, got \"" + listen + "\"");
   }
   if (address == "localhost") address = "127.0.0.1";
-  if (address != "127.0.0.1" && address != "::1") {
-    throw ConfigError("listen: \"" + address + "\" is not a loopback address; only 127.0.0.1, ::1 and localhost are served without "
-                      "TLS and tokens (reach it from elsewhere through ssh -L)");
-  }
+  security.check_address(address);
   return {address, static_cast<std::uint16_t>(port)};
 }
 
 fs::path resolve_below(const std::vector<fs::path>& roots, const std::string& named) {
+  // The system would read the name up to a zero byte only, and so another one than is checked here.
+  if (std::ranges::any_of(named, [](unsigned char c) { return c < ' '; })) throw ConfigError("expected the name of a file without control characters");
   std::string shown;
   for (const fs::path& root : roots) {
     const fs::path whole_root = fs::weakly_canonical(root);

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "base/json_reader.h"
+#include "security/security_config.h"
+#include "workers/dispatch/limits.h"
 
 namespace fusion {
 
@@ -14,7 +16,7 @@ namespace fusion {
 struct DaemonConfig {
   std::string db = "fusion.db";               ///< the database; created if absent
   std::string artifacts;                      ///< folder of checkpoints and models of retrainings; default: artifacts beside the database
-  std::string listen = "127.0.0.1:7878";      ///< address:port; port 0 takes a free one. Loopback only
+  std::string listen = "127.0.0.1:7878";      ///< address:port; port 0 takes a free one. Others than loopback need TLS and tokens
   std::string port_file;                      ///< if set, the port taken is written there once the daemon is ready
   std::vector<std::filesystem::path> data_roots;  ///< studies may name files below these only; default: the current folder
   int local_workers = 0;                      ///< fusion-worker processes the daemon starts and keeps alive
@@ -26,6 +28,8 @@ struct DaemonConfig {
   int search_threads = 1;                     ///< strategies and surrogates of all studies
   int reader_threads = 2;                     ///< queries
   std::string log_level = "info";
+  SecurityConfig security;                    ///< keys tls, tokens, loopback
+  Limits limits;                              ///< key limits
 
   /// Reads the document over `base`. Problems go to the reader.
   static DaemonConfig read(JsonReader& reader, DaemonConfig base);
@@ -34,7 +38,7 @@ struct DaemonConfig {
   /// The artifacts' folder, absolute; it need not be there yet. Throws ConfigError if something else has its name.
   std::filesystem::path artifacts_folder() const;
 
-  /// Address and port of `listen`. Throws ConfigError for anything but a loopback address.
+  /// Address and port of `listen`. Throws ConfigError for what is none, and for another address than loopback without TLS and tokens.
   std::pair<std::string, std::uint16_t> endpoint() const;
 };
 

@@ -17,6 +17,8 @@ using fusion::ctl::Context;
 
 void add_shared_options(CLI::App& app, Context& context) {
   app.add_option("--url", context.url, "where the daemon listens")->envname("FUSION_URL")->capture_default_str();
+  app.add_option("--token-file", context.token_file, "a file with the token to show, mode 0600 (or the variables FUSION_TOKEN, FUSION_TOKEN_FILE)");
+  app.add_option("--ca", context.ca_file, "for https: a PEM file with the authority of the daemon's certificate (or the variable FUSION_CA)");
   app.add_flag("--json", context.json, "print the daemon's answer as it came, one JSON object, and nothing else");
   app.add_flag("--no-color", context.no_color, "no bold, no colours (so does the variable NO_COLOR)");
   app.add_option("--timeout", context.timeout_s, "seconds an answer may take")
@@ -70,6 +72,7 @@ int main(int argc, char** argv) {
   fusion::ctl::add_daemon_commands(app, context);
   fusion::ctl::add_replay_command(app, context);
   fusion::ctl::add_simulate_command(app, context);
+  fusion::ctl::add_security_commands(app, context);
   app.require_subcommand(1);
   app.failure_message(wrong_command_line);
   return fusion::run_main("fusionctl", app, argc, argv, [&context] { return run_command(context); });

@@ -2,5 +2,5 @@
 fusion_library(daemon
   SOURCES api.cpp api_parts.cpp api_retrainings.cpp daemon.cpp daemon_config.cpp export_document.cpp retraining_document.cpp
           retraining_host.cpp study_document.cpp study_host.cpp
-  DEPS dispatch launch search store space base)
+  DEPS security dispatch launch search store space base)
 fusion_program(fusiond SOURCES fusiond.cpp DEPS daemon)

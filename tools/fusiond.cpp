@@ -1,22 +1,33 @@
 #include <cstdio>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "tools/daemon.h"
 #include "tools/run_main.h"
+
+namespace {
+
+fusion::LoopbackRule rule_named(const std::string& text) {
+  const auto rule = fusion::enum_from_name<fusion::LoopbackRule>(text);
+  if (!rule) throw fusion::ConfigError("--loopback: expected one of " + fusion::enum_choices<fusion::LoopbackRule>() + ", got \"" + text + "\"");
+  return *rule;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace fusion;  // NOLINT: main only
   CLI::App app{"fusiond: the daemon of a search for fusion architectures. Proposes trials, leases them to workers, keeps every "
                "architecture and score in SQLite. fusionctl talks to it."};
   app.set_version_flag("--version", std::string("fusiond ") + kCodeVersion);
-  std::string config_file;
+  std::string config_file, rule;
   DaemonConfig given;
   std::vector<std::string> roots;
   app.add_option("--config", config_file, "A configuration file (configs/README.md); options on the command line win");
   auto* db = app.add_option("--db", given.db, "The database file; created if absent")->capture_default_str();
   auto* artifacts = app.add_option("--artifacts", given.artifacts, "Folder of what retrainings make [artifacts beside the database]");
-  auto* listen = app.add_option("--listen", given.listen, "Loopback address and port; port 0 takes a free one")->capture_default_str();
+  auto* listen = app.add_option("--listen", given.listen, "Address and port; port 0 takes a free one. Other addresses than loopback need TLS and tokens")->capture_default_str();
   auto* port_file = app.add_option("--port-file", given.port_file, "Write the port taken to this file once ready");
   auto* data_root = app.add_option("--data-root", roots, "Studies may name files below these folders only [the current folder]");
   auto* workers = app.add_option("--local-workers", given.local_workers, "fusion-worker processes to start and keep alive")
@@ -28,6 +39,10 @@ int main(int argc, char** argv) {
   auto* heartbeat = app.add_option("--heartbeat-s", given.heartbeat_s, "How often workers say what they hold")->capture_default_str();
   auto* grace = app.add_option("--reconnect-grace-s", given.reconnect_grace_s, "After a start, how long returning workers may claim their trials")
                     ->capture_default_str();
+  auto* certificate = app.add_option("--tls-certificate", given.security.certificate, "Speak TLS with this certificate (PEM; fusionctl certs makes one)");
+  auto* key = app.add_option("--tls-key", given.security.key, "Its key (PEM, mode 0600)");
+  auto* tokens = app.add_option("--tokens", given.security.tokens, "File of tokens, mode 0600 (fusionctl tokens add); read again when it changes");
+  auto* loopback = app.add_option("--loopback", rule, "Who needs no token over loopback: same_user (processes of your own user) or token (nobody) [token]");
   auto* level = app.add_option("--log-level", given.log_level, "trace, debug, info, warn, error, off")->capture_default_str();
 
   return run_main("fusiond", app, argc, argv, [&] {
@@ -50,6 +65,10 @@ int main(int argc, char** argv) {
     if (*lease) config.lease_s = given.lease_s;
     if (*heartbeat) config.heartbeat_s = given.heartbeat_s;
     if (*grace) config.reconnect_grace_s = given.reconnect_grace_s;
+    if (*certificate) config.security.certificate = given.security.certificate;
+    if (*key) config.security.key = given.security.key;
+    if (*tokens) config.security.tokens = given.security.tokens;
+    if (*loopback) config.security.loopback = rule_named(rule);
     if (*level) config.log_level = given.log_level;
     if (*lease && !*heartbeat) config.heartbeat_s = std::min(config.heartbeat_s, config.lease_s / 3);
     {

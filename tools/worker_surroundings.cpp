@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "base/log.h"
+#include "security/credentials.h"
 #include "workers/client/batch_job.h"
 
 namespace fusion {
@@ -21,9 +22,9 @@ std::chrono::milliseconds milliseconds_of(double seconds) {
 
 void WorkerSurroundings::add_options(CLI::App& app) {
   if (const char* url = std::getenv("FUSION_URL")) url_ = url;
-  if (const char* file = std::getenv("FUSION_TOKEN_FILE")) token_file_ = file;
-  app.add_option("--connect", url_, "The daemon (or the environment's FUSION_URL)")->capture_default_str();
-  app.add_option("--token-file", token_file_, "A file with the worker's token, mode 0600 (or the environment's FUSION_TOKEN_FILE or FUSION_TOKEN)");
+  app.add_option("--connect", url_, "The daemon, http:// or https:// (or the environment's FUSION_URL)")->capture_default_str();
+  app.add_option("--token-file", token_file_, "A file with the worker's token, mode 0600 (or the environment's FUSION_TOKEN, or FUSION_TOKEN_FILE)");
+  app.add_option("--ca", ca_file_, "For https: a PEM file with the authority of the daemon's certificate (or the environment's FUSION_CA) [the system's]");
   app.add_option("--grace-s,--grace", grace_s_, "After a signal to leave, how many seconds trials in training may go on before they are given back")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
@@ -40,7 +41,8 @@ void WorkerSurroundings::add_options(CLI::App& app) {
 
 void WorkerSurroundings::apply(WorkerClientOptions& options) const {
   options.url = parse_daemon_url(url_);
-  options.token = worker_token(token_file_);
+  options.token = token_to_show(token_file_);
+  options.ca_file = ca_file_or_environment(ca_file_);
   options.grace = milliseconds_of(grace_s_);
   options.wall.first = milliseconds_of(first_pack_s_);
   const BatchJob job = read_batch_job();

@@ -11,7 +11,7 @@ namespace fusion {
 /// system, and the options that change them. The options are the same in every program that is a worker.
 class WorkerSurroundings {
  public:
-  /// Reads FUSION_URL, FUSION_TOKEN_FILE and the batch job; adds --connect, --token-file, --grace, --wall-time, --first-pack-time and
+  /// Reads FUSION_URL, FUSION_TOKEN, FUSION_TOKEN_FILE, FUSION_CA and the batch job; adds --connect, --token-file, --ca, --grace, --wall-time, --first-pack-time and
   /// --leave-status. Must outlive `app`.
   void add_options(CLI::App& app);
   /// Throws ConfigError or DataError for a wrong address, token or time.
@@ -21,7 +21,7 @@ class WorkerSurroundings {
   int exit_status(WorkerEnd end) const;
 
  private:
-  std::string url_ = "http://127.0.0.1:7878", token_file_;
+  std::string url_ = "http://127.0.0.1:7878", token_file_, ca_file_;
   double grace_s_ = 0, wall_time_s_ = -1, first_pack_s_ = 60;
   int leave_status_ = 0;
 };

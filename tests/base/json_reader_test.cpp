@@ -81,6 +81,14 @@ TEST(ParseJsonTest, RefusesAKeyThatStandsTwice) {
   EXPECT_NO_THROW(parse_json(R"({"a": {"b": 1}, "c": {"b": 2}})", "t"));
 }
 
+TEST(ParseJsonTest, RefusesNestingThatWouldMakeReadersRecurse) {
+  const auto nested = [](std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+  EXPECT_NO_THROW(parse_json(nested(64), "a.json"));
+  EXPECT_THROW(parse_json(nested(65), "a.json"), ConfigError);
+  EXPECT_THROW(parse_json(nested(1'000'000), "a.json"), ConfigError);
+  EXPECT_NO_THROW(parse_json("{\"a\": \"" + std::string(1'000, '[') + "\\\"{\"}", "a.json")) << "brackets in a text are text";
+}
+
 TEST(ParseJsonTest, ReadsFilesAndNamesThemWhereTheyAreAbsent) {
   testing::TemporaryFolder folder;
   write_atomically(folder / "a.json", "[1]");

@@ -121,15 +121,22 @@ TEST(BadStartTest, APortInUseASecondDaemonAndOddOptionsExitTwoWithASentence) {
     arguments.insert(arguments.begin(), fusiond);
     return testing::run(arguments, system.options(), std::chrono::seconds(20));
   };
-  Finished finished = attempt({"--db", "other.db", "--listen", address});
+  Finished finished = attempt({"--db", "other.db", "--listen", address, "--loopback", "same_user"});
   EXPECT_EQ(finished.status, 2);
   EXPECT_THAT(finished.err, HasSubstr(address));
-  finished = attempt({"--db", "fusion.db", "--listen", "127.0.0.1:0"});
+  finished = attempt({"--db", "third.db", "--listen", "127.0.0.1:0"});
+  EXPECT_EQ(finished.status, 2) << "who needs no token must be chosen";
+  EXPECT_THAT(finished.err, HasSubstr("--loopback same_user"));
+  finished = attempt({"--db", "third.db", "--listen", "0.0.0.0:0", "--loopback", "same_user"});
+  EXPECT_EQ(finished.status, 2);
+  EXPECT_THAT(finished.err, AllOf(HasSubstr("fusionctl certs"), HasSubstr("fusionctl tokens add")));
+  EXPECT_EQ(attempt({"--db", "third.db", "--loopback", "everybody"}).status, 2);
+  finished = attempt({"--db", "fusion.db", "--listen", "127.0.0.1:0", "--loopback", "same_user"});
   EXPECT_EQ(finished.status, 2);
   EXPECT_THAT(finished.err, HasSubstr("fusion.db"));
-  EXPECT_EQ(attempt({"--db", "third.db", "--listen", "0.0.0.0:0"}).status, 2);
-  EXPECT_EQ(attempt({"--db", "third.db", "--listen", "nonsense"}).status, 2);
-  EXPECT_EQ(attempt({"--db", "third.db", "--log-level", "loud"}).status, 2);
+  EXPECT_EQ(attempt({"--db", "third.db", "--listen", "0.0.0.0:0", "--tokens", "absent.json"}).status, 2);
+  EXPECT_EQ(attempt({"--db", "third.db", "--listen", "nonsense", "--loopback", "same_user"}).status, 2);
+  EXPECT_EQ(attempt({"--db", "third.db", "--log-level", "loud", "--loopback", "same_user"}).status, 2);
   EXPECT_EQ(attempt({"--no-such-option"}).status, 2);
   EXPECT_EQ(attempt({"--config", "absent.json"}).status, 2);
   write_atomically(system.folder() / "daemon.json", R"({"lease_s": "long", "lisen": "x"})");
@@ -145,7 +152,7 @@ TEST(BadStartTest, ANewerOrForeignOrCorruptDatabaseIsRefused) {
   System system;
   const std::string fusiond = testing::program("fusiond");
   const auto start_on = [&](const std::string& db) {
-    return testing::run({fusiond, "--db", db, "--listen", "127.0.0.1:0"}, system.options(), std::chrono::seconds(20));
+    return testing::run({fusiond, "--db", db, "--listen", "127.0.0.1:0", "--loopback", "same_user"}, system.options(), std::chrono::seconds(20));
   };
   write_atomically(system.folder() / "text.db", std::string(5'000, 'x'));
   Finished finished = start_on("text.db");

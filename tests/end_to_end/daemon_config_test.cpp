@@ -56,7 +56,7 @@ TEST(ArtifactsFolderTest, LiesBesideTheDatabaseUnlessNamedAndIsAFolder) {
   EXPECT_THROW(config.artifacts_folder(), ConfigError);
 }
 
-TEST(EndpointTest, OnlyLoopbackIsServed) {
+TEST(EndpointTest, OnlyLoopbackIsServedWithoutTlsAndTokens) {
   DaemonConfig config;
   EXPECT_EQ(config.endpoint().second, 7878);
   for (const char* good : {"127.0.0.1:0", "localhost:80", "[::1]:7878"}) {
@@ -80,6 +80,7 @@ TEST(ResolveBelowTest, NothingOutsideTheRootsIsReached) {
   EXPECT_THROW(resolve_below(roots, "../secret.json"), ConfigError);
   EXPECT_THROW(resolve_below(roots, (folder / "secret.json").string()), ConfigError);
   EXPECT_THROW(resolve_below(roots, "link.json"), ConfigError) << "a link out of the root";
+  EXPECT_THROW(resolve_below(roots, std::string("a/data.json\0/../../../secret.json", 33)), ConfigError) << "read to its end by us, not by the system";
   EXPECT_THROW(resolve_below(roots, (folder / "rootless").string()), ConfigError) << "a folder whose name begins like the root";
 }
 

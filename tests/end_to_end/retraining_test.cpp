@@ -218,7 +218,7 @@ TEST_F(RetrainingTest, AnArtifactsFolderThatIsAFileEndsTheDaemonWithASentence) {
   EXPECT_EQ(system.stop(), 0);
   write_atomically(system.folder() / "taken", "a file");
   const testing::Finished finished = testing::run(
-      {testing::program("fusiond"), "--db", "fusion.db", "--listen", "127.0.0.1:0", "--artifacts", "taken"}, system.options(),
+      {testing::program("fusiond"), "--db", "fusion.db", "--listen", "127.0.0.1:0", "--loopback", "same_user", "--artifacts", "taken"}, system.options(),
       std::chrono::seconds(20));
   EXPECT_EQ(finished.status, 2);
   EXPECT_THAT(finished.err, AllOf(HasSubstr("artifacts"), HasSubstr("taken")));

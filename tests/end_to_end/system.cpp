@@ -30,6 +30,7 @@ void System::start(int local_workers, const std::map<std::string, std::string>& 
                                                {"--port-file", (folder_ / "port").string()},
                                                {"--local-workers", std::to_string(local_workers)},
                                                {"--reconnect-grace-s", "0.5"},
+                                               {"--loopback", "same_user"},
                                                {"--lease-s", "6"}};
   for (const auto& [option, value] : more) arguments[option] = value;
   std::vector<std::string> command{program("fusiond")};

@@ -67,7 +67,7 @@ TEST(FailuresTest, UnreachableNamesTheUrlAndHowToStartADaemon) {
     EXPECT_EQ(result.out, "");
     EXPECT_EQ(result.err, "fusionctl: " + url +
                               " cannot be reached: Connection refused.\n"
-                              "fusionctl: If no daemon runs there, start one with: fusiond --db fusion.db --local-workers 2\n");
+                              "fusionctl: If no daemon runs there, start one with: fusiond --db fusion.db --loopback same_user --local-workers 2\n");
   }
 }
 

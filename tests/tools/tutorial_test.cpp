@@ -102,7 +102,7 @@ END_OF_BLOCK
 /usr/bin/python3 three.py
 fusion-data inspect touch.pt --input 6 --json > touch.json
 fusion-data extract dataset.json --backbone picture=picture.pt --backbone sound=sound.pt --backbone touch=touch.pt --quiet
-fusiond --db fusion.db --listen 127.0.0.1:0 --port-file port --local-workers 1 --log-level warn &
+fusiond --db fusion.db --listen 127.0.0.1:0 --port-file port --loopback same_user --local-workers 1 --log-level warn &
 until [ -s port ]; do sleep 0.1; done
 export FUSION_URL=http://127.0.0.1:$(cat port)
 fusionctl submit study.json

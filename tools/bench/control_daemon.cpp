@@ -57,7 +57,7 @@ ControlDaemon::ControlDaemon(const std::string& program, const fs::path& folder,
   const fs::path port_file = folder / "port", log = folder / "fusiond.log";
   fs::remove(port_file);
   std::vector<std::string> command{program,       "--db",         (folder / "fusion.db").string(), "--listen", "127.0.0.1:0", "--port-file",
-                                   port_file.string(), "--data-root", folder.string()};
+                                   port_file.string(), "--data-root", folder.string(), "--loopback", "same_user"};
   command.insert(command.end(), more.begin(), more.end());
   std::vector<char*> arguments;
   for (std::string& argument : command) arguments.push_back(argument.data());

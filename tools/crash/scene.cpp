@@ -61,7 +61,7 @@ Scene::Scene(Options options) : options_(std::move(options)), programs_(fs::read
 
 void Scene::start_daemon() {
   std::vector<std::string> command{(programs_ / "fusiond").string(), "--db", database(), "--listen", "127.0.0.1:" + std::to_string(port_),
-                                   "--port-file", (folder() / "port").string()};
+                                   "--port-file", (folder() / "port").string(), "--loopback", "same_user"};
   command.insert(command.end(), options_.daemon_options.begin(), options_.daemon_options.end());
   daemon_ = std::make_unique<Program>(command, folder(), folder() / "fusiond.log");
 }

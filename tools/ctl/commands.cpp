@@ -4,11 +4,13 @@
 #include <limits>
 
 #include "base/error.h"
+#include "security/credentials.h"
 
 namespace fusion::ctl {
 
 HttpClient Context::client() const {
-  return HttpClient(Url::parse(url), std::chrono::milliseconds(std::llround(timeout_s * 1000)));
+  const Credentials credentials{token_to_show(token_file), ca_file_or_environment(ca_file)};
+  return HttpClient(Url::parse(url), std::chrono::milliseconds(std::llround(timeout_s * 1000)), credentials);
 }
 
 std::string study_path(std::int64_t study) { return "/api/v1/studies/" + std::to_string(study); }

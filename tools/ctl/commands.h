@@ -17,6 +17,8 @@ struct Context {
   bool json = false;
   bool no_color = false;
   double timeout_s = 30;
+  std::string token_file;  ///< empty: FUSION_TOKEN
+  std::string ca_file;     ///< empty: FUSION_CA, then the system's authorities
   std::function<int()> chosen;  ///< set by the parser; returns the program's status
 
   HttpClient client() const;
@@ -29,6 +31,7 @@ void add_trial_commands(CLI::App& app, Context& context);   ///< best trials sho
 void add_retraining_commands(CLI::App& app, Context& context);  ///< retrain retrainings evaluate
 void add_daemon_commands(CLI::App& app, Context& context);  ///< query workers events health shutdown
 void add_replay_command(CLI::App& app, Context& context);   ///< replay: reads a file, asks no daemon
+void add_security_commands(CLI::App& app, Context& context);  ///< certs tokens: they work on files, without a daemon
 
 // For the files of commands:
 

@@ -4,9 +4,10 @@
 #include <exception>
 #include <optional>
 
-#include "base/asio.h"
 #include "base/json_reader.h"
 #include "base/version.h"
+#include "security/credentials.h"
+#include "security/tls.h"
 #include "tools/ctl/figures.h"
 #include "tools/ctl/text.h"
 
@@ -32,6 +33,7 @@ struct Exchange {
   std::optional<Response> response;
   std::exception_ptr failure;
   std::string file;  ///< where the body of a 2xx answer goes; empty: into the response
+  std::shared_ptr<ssl::context> tls{};  ///< null: plain
 };
 
 constexpr std::uint64_t kLargestFile = 64ull << 30;
@@ -40,9 +42,10 @@ asio::awaitable<void> run_exchange(Exchange& exchange) {
   const auto executor = co_await asio::this_coro::executor;
   tcp::resolver resolver(executor);
   const auto endpoints = co_await resolver.async_resolve(exchange.url.host, exchange.url.port, asio::use_awaitable);
-  beast::tcp_stream stream(executor);
-  stream.expires_after(exchange.timeout);
-  co_await stream.async_connect(endpoints, asio::use_awaitable);
+  Stream stream(executor);
+  stream.transport().expires_after(exchange.timeout);
+  co_await stream.transport().async_connect(endpoints, asio::use_awaitable);
+  if (exchange.tls) co_await connect_tls(stream, exchange.tls, exchange.url.host, exchange.url.text());
   exchange.phase = Phase::sending;
   co_await http::async_write(stream, exchange.request, asio::use_awaitable);
   exchange.phase = Phase::reading;
@@ -69,13 +72,15 @@ asio::awaitable<void> run_exchange(Exchange& exchange) {
   exchange.response->result(parser.get().result());
 }
 
-Request make_request(const Url& url, const std::string& method, const std::string& target, const std::string& body) {
+Request make_request(const Url& url, const std::string& method, const std::string& target, const std::string& body,
+                     const Credentials& credentials) {
   const bool post = method == "POST";
   Request request(post ? http::verb::post : http::verb::get, url.prefix + target, 11);
   const bool ipv6 = url.host.find(':') != std::string::npos;
   request.set(http::field::host, (ipv6 ? "[" + url.host + "]" : url.host) + ":" + url.port);
   request.set(http::field::user_agent, std::string("fusionctl/") + kCodeVersion);
   request.set(http::field::accept, "application/json");
+  if (!credentials.token.empty()) request.set(http::field::authorization, "Bearer " + credentials.token);
   request.keep_alive(false);
   if (post) {
     request.set(http::field::content_type, "application/json");
@@ -91,7 +96,7 @@ Request make_request(const Url& url, const std::string& method, const std::strin
   const std::string limit = duration(std::chrono::duration<double>(exchange.timeout).count());
   if (exchange.phase == Phase::connecting) {
     throw Unreachable(url + " cannot be reached: " + (late ? "no connection within " + limit : code.message()) + ".\n" +
-                      "If no daemon runs there, start one with: fusiond --db fusion.db --local-workers 2");
+                      "If no daemon runs there, start one with: fusiond --db fusion.db --loopback same_user --local-workers 2");
   }
   const std::string what = std::string(exchange.request.method_string()) + " " + std::string(exchange.request.target());
   std::string sentence;
@@ -124,13 +129,15 @@ std::string problems_of(const std::string& body) {
 
 Url Url::parse(std::string_view text) {
   const auto wrong = [&] {
-    return ConfigError("--url: expected http://HOST[:PORT][/PREFIX], got \"" + one_line(text) + "\"");
+    return ConfigError("--url: expected http://HOST[:PORT][/PREFIX] or https://HOST[:PORT][/PREFIX], got \"" + one_line(text) + "\"");
   };
-  constexpr std::string_view kScheme = "http://";
-  if (text.substr(0, kScheme.size()) != kScheme) throw wrong();
-  std::string_view rest = text.substr(kScheme.size());
+  constexpr std::string_view kPlain = "http://", kSecure = "https://";
+  const bool secure = text.starts_with(kSecure);
+  if (!secure && !text.starts_with(kPlain)) throw wrong();
+  std::string_view rest = text.substr(secure ? kSecure.size() : kPlain.size());
   if (rest.find_first_of(" \t\r\n?#@") != std::string_view::npos) throw wrong();
   Url url;
+  url.tls = secure;
   const std::size_t slash = std::min(rest.find('/'), rest.size());
   url.prefix = rest.substr(slash);
   while (!url.prefix.empty() && url.prefix.back() == '/') url.prefix.pop_back();
@@ -150,7 +157,7 @@ Url Url::parse(std::string_view text) {
 
 std::string Url::text() const {
   const bool ipv6 = host.find(':') != std::string::npos;
-  return "http://" + (ipv6 ? "[" + host + "]" : host) + ":" + port + prefix;
+  return (tls ? "https://" : "http://") + (ipv6 ? "[" + host + "]" : host) + ":" + port + prefix;
 }
 
 const json& Answer::object(std::string_view key) const {
@@ -196,13 +203,20 @@ std::string run_whole(Exchange& exchange) {
 
 }  // namespace
 
+HttpClient::HttpClient(Url url, std::chrono::milliseconds timeout, Credentials credentials)
+    : url_(std::move(url)), timeout_(timeout), credentials_(std::move(credentials)) {
+  require_hidden_token(credentials_.token, url_.tls, url_.host, url_.text());
+}
+
 void HttpClient::download(const std::string& target, const std::filesystem::path& file) const {
-  Exchange exchange{url_, make_request(url_, "GET", target, ""), timeout_, Phase::connecting, std::nullopt, nullptr, file.string()};
+  Exchange exchange{url_, make_request(url_, "GET", target, "", credentials_), timeout_, Phase::connecting, std::nullopt, nullptr, file.string()};
+  if (url_.tls) exchange.tls = client_tls(credentials_.ca_file);
   run_whole(exchange);
 }
 
 Answer HttpClient::exchange(const std::string& method, const std::string& target, const std::string& body) const {
-  Exchange exchange{url_, make_request(url_, method, target, body), timeout_, Phase::connecting, std::nullopt, nullptr, ""};
+  Exchange exchange{url_, make_request(url_, method, target, body, credentials_), timeout_, Phase::connecting, std::nullopt, nullptr, ""};
+  if (url_.tls) exchange.tls = client_tls(credentials_.ca_file);
   const std::string answered = run_whole(exchange);
   const Response& response = *exchange.response;
   try {

@@ -30,12 +30,19 @@ class Refused : public Error {
   unsigned status;
 };
 
-/// Where a daemon listens: `http://host[:port][/prefix]`, port 7878 if none is named, an IPv6 address in brackets.
+/// Where a daemon listens: `http://host[:port][/prefix]` or `https://...`, port 7878 if none is named, an IPv6 address in brackets.
 struct Url {
   std::string host, port, prefix;
+  bool tls = false;
   /// Throws ConfigError saying what was expected.
   static Url parse(std::string_view text);
   std::string text() const;
+};
+
+/// How a client shows who it is, and whom it trusts.
+struct Credentials {
+  std::string token;    ///< sent as `Authorization: Bearer` where it is not empty
+  std::string ca_file;  ///< for https: what is trusted, PEM; empty: the system's authorities
 };
 
 /// A 2xx answer: the bytes as they came, and what they say (always an object).
@@ -50,10 +57,12 @@ struct Answer {
 /// Speaks HTTP/1.1 with the daemon, one connection per request. Calls block; not thread-safe.
 ///
 /// Throws Refused for 4xx, Unreachable where no connection comes about, DaemonFailure for everything else: no answer in time, an
-/// answer cut short, one that is not HTTP or not a JSON object, a status of 5xx. Nothing is sent twice.
+/// answer cut short, one that is not HTTP or not a JSON object, a status of 5xx; ConfigError where the daemon's certificate cannot be
+/// trusted. Nothing is sent twice.
 class HttpClient {
  public:
-  HttpClient(Url url, std::chrono::milliseconds timeout) : url_(std::move(url)), timeout_(timeout) {}
+  /// Throws ConfigError where the token would cross a network without TLS.
+  HttpClient(Url url, std::chrono::milliseconds timeout, Credentials credentials = {});
   /// `target` starts with /api/v1.
   Answer get(const std::string& target) const { return exchange("GET", target, ""); }
   Answer post(const std::string& target, const std::string& body = "{}") const { return exchange("POST", target, body); }
@@ -61,7 +70,7 @@ class HttpClient {
   void download(const std::string& target, const std::filesystem::path& file) const;
   /// The same, for requests that may take longer than others.
   HttpClient with_timeout_of_at_least(std::chrono::milliseconds timeout) const {
-    return HttpClient(url_, std::max(timeout, timeout_));
+    return HttpClient(url_, std::max(timeout, timeout_), credentials_);
   }
   const Url& url() const { return url_; }
 
@@ -70,6 +79,7 @@ class HttpClient {
 
   Url url_;
   std::chrono::milliseconds timeout_;
+  Credentials credentials_;
 };
 
 }  // namespace fusion::ctl

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "security/tls.h"
 #include "workers/protocol/codec.h"
 
 namespace fusion {
@@ -14,13 +15,14 @@ using asio::use_awaitable;
 
 Connection::Connection(asio::io_context& io) : socket_(io), resolver_(io), alarm_(io) {}
 
-asio::awaitable<void> Connection::open(DaemonUrl url, std::string token) {
+asio::awaitable<void> Connection::open(DaemonUrl url, std::string token, std::shared_ptr<ssl::context> tls) {
   const auto self = shared_from_this();
   const auto endpoints = co_await resolver_.async_resolve(url.host, url.port, use_awaitable);
   beast::tcp_stream& stream = beast::get_lowest_layer(socket_);
   stream.expires_after(kOpening);
   co_await stream.async_connect(endpoints, use_awaitable);
   stream.socket().set_option(tcp::no_delay(true));
+  if (tls) co_await connect_tls(socket_.next_layer(), tls, url.host, url.text());
   stream.expires_never();  // from here on the WebSocket keeps the time
 
   websocket::stream_base::timeout timeout{};

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "base/asio.h"
+#include "security/stream.h"
 #include "workers/client/daemon_url.h"
 #include "workers/protocol/messages.h"
 
@@ -22,9 +22,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   explicit Connection(asio::io_context& io);
 
-  /// Resolves, connects and upgrades. Throws boost::system::system_error, or ConfigError with a sentence where the daemon
-  /// answered that the token is wrong or missing (401, 403): trying again will not help.
-  asio::awaitable<void> open(DaemonUrl url, std::string token);
+  /// Resolves, connects, secures the connection if `tls` is not null (then the URL's is true), and upgrades. Throws boost::system::system_error, or
+  /// ConfigError with a sentence where trying again will not help: the daemon answered that the token is wrong or missing (401, 403), or its
+  /// certificate cannot be trusted.
+  asio::awaitable<void> open(DaemonUrl url, std::string token, std::shared_ptr<ssl::context> tls);
 
   /// The next message. Throws ProtocolError for a frame that is not legal, boost::system::system_error when the connection ended.
   asio::awaitable<protocol::Message> read();
@@ -40,7 +41,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::awaitable<void> write();
   void check_answer(const websocket::response_type& answer, const DaemonUrl& url) const;
 
-  websocket::stream<beast::tcp_stream> socket_;
+  websocket::stream<Stream> socket_;
   tcp::resolver resolver_;
   beast::flat_buffer buffer_;
   std::deque<std::string> outbox_;

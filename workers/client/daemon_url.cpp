@@ -1,14 +1,9 @@
 #include "workers/client/daemon_url.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
-#include <cstdlib>
 
 #include "base/error.h"
-#include "base/files.h"
 
 namespace fusion {
 
@@ -16,7 +11,7 @@ namespace {
 
 [[noreturn]] void wrong_url(std::string_view text, const std::string& what) {
   throw ConfigError("the daemon's URL \"" + std::string(text) + "\": " + what +
-                    "; expected http://host[:port][/prefix] or ws://host[:port][/prefix]");
+                    "; expected http://host[:port][/prefix] or https://host[:port][/prefix] (ws:// and wss:// are the same)");
 }
 
 bool is_port(std::string_view text) {
@@ -37,17 +32,15 @@ std::string DaemonUrl::authority() const {
 
 DaemonUrl parse_daemon_url(std::string_view text) {
   std::string_view rest = text;
-  if (rest.starts_with("http://")) {
-    rest.remove_prefix(7);
-  } else if (rest.starts_with("ws://")) {
-    rest.remove_prefix(5);
-  } else {
-    wrong_url(text, "it has another scheme, or none");
-  }
+  DaemonUrl url;
+  const std::size_t colons = std::min(rest.find("://"), rest.size());
+  const std::string_view scheme = rest.substr(0, colons);
+  url.tls = scheme == "https" || scheme == "wss";
+  if (colons == rest.size() || (!url.tls && scheme != "http" && scheme != "ws")) wrong_url(text, "it has another scheme, or none");
+  rest.remove_prefix(colons + 3);
   if (!printable(text)) wrong_url(text, "it has a blank or a character outside ASCII");
   if (rest.find_first_of("@?#") != std::string_view::npos) wrong_url(text, "it has a user, a query or a fragment");
 
-  DaemonUrl url;
   const std::size_t slash = std::min(rest.find('/'), rest.size());
   url.prefix = rest.substr(slash);
   while (url.prefix.ends_with('/')) url.prefix.pop_back();
@@ -69,26 +62,6 @@ DaemonUrl parse_daemon_url(std::string_view text) {
   }
   url.port = authority.substr(1);
   return url;
-}
-
-std::string worker_token(const std::filesystem::path& file) {
-  std::string token;
-  std::string source = "FUSION_TOKEN";
-  if (!file.empty()) {
-    source = file.string();
-    token = read_text(file);
-    struct stat status {};
-    if (::stat(file.c_str(), &status) == 0 && (status.st_mode & 077) != 0) {
-      char mode[8];
-      std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(status.st_mode & 07777));
-      throw ConfigError(source + ": others may read this token file (its mode is " + mode + "); expected 0600");
-    }
-    token = token.substr(0, token.find_first_of("\r\n"));
-  } else if (const char* value = std::getenv("FUSION_TOKEN")) {
-    token = value;
-  }
-  if (!printable(token)) throw ConfigError(source + ": the token has a blank or a character outside ASCII");
-  return token;
 }
 
 }  // namespace fusion

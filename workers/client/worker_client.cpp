@@ -22,6 +22,8 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/version.h"
+#include "security/credentials.h"
+#include "security/tls.h"
 #include "workers/client/connection.h"
 #include "workers/client/held_retrainings.h"
 #include "workers/client/held_trials.h"
@@ -102,6 +104,8 @@ class WorkerClient::Impl {
         condition_(options_.wall, options_.pack, std::max(options_.slots, options_.pack), now()), jitter_(any_seed()) {
     if (options_.name.empty()) options_.name = host_name() + "-" + std::to_string(::getpid());
     if (!options_.journal.empty()) journal_.emplace(options_.journal);
+    require_hidden_token(options_.token, options_.url.tls, options_.url.host, options_.url.text());
+    if (options_.url.tls) tls_ = client_tls(options_.ca_file);
   }
 
   WorkerEnd run();
@@ -196,6 +200,7 @@ class WorkerClient::Impl {
   std::optional<protocol::Condition> said_;  // of connection_
   std::map<Held, SteadyTime> begun_;         // of those in training
   int epochs_ = 0;                           // of the trials in training
+  std::shared_ptr<ssl::context> tls_;                    // null: plain
   std::chrono::steady_clock::time_point progress_at_{};  // when progress was sent last
   std::shared_ptr<Connection> connection_;
   bool welcomed_ = false;       // of connection_: before that nothing but hello may be sent
@@ -402,7 +407,7 @@ asio::awaitable<void> WorkerClient::Impl::keep_connected() {
 }
 
 asio::awaitable<void> WorkerClient::Impl::converse(std::shared_ptr<Connection> connection) {
-  co_await connection->open(options_.url, options_.token);
+  co_await connection->open(options_.url, options_.token, tls_);
   const protocol::Hello first = hello();
   said_ = first.condition;
   const protocol::Message message = first;

@@ -16,6 +16,7 @@ namespace fusion {
 struct WorkerClientOptions {
   DaemonUrl url;
   std::string token;          ///< sent as `Authorization: Bearer` where it is not empty
+  std::string ca_file;        ///< for https: what is trusted, PEM; empty: the system's authorities
   std::string name;           ///< unique per process; empty: "<host>-<pid>"
   std::string device = "cpu";
   int pack = 1;               ///< trials in training at once
@@ -61,14 +62,15 @@ enum class WorkerEnd {
 /// without a word to the daemon. A lost connection stops no training: after the reconnect the daemon says what is not wanted any more.
 class WorkerClient {
  public:
-  /// Fills empty fields of the options. Without `retrain` every retraining ends failed, with a sentence.
+  /// Fills empty fields of the options. Throws ConfigError for a `ca_file` that is none, and for a token that would leave this machine
+  /// without TLS. Without `retrain` every retraining ends failed, with a sentence.
   WorkerClient(WorkerClientOptions options, TrainFunction train, RetrainFunction retrain = refuse_to_retrain);
   ~WorkerClient();
   WorkerClient(const WorkerClient&) = delete;
   WorkerClient& operator=(const WorkerClient&) = delete;
 
   /// Works until asked to leave, until the daemon drains its workers, until its wall time ends, or until its device is lost; returns
-  /// then. Call it once. Throws ProtocolError if the daemon refuses this worker, ConfigError if it refuses the token; with the daemon's sentence.
+  /// then. Call it once. Throws ProtocolError if the daemon refuses this worker, ConfigError if it refuses the token or cannot be trusted; with the daemon's sentence.
   WorkerEnd run();
 
   /// Gives back what has not begun, lets the trials in training end within the grace or gives them back too, waits for

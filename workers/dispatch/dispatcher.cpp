@@ -655,6 +655,11 @@ void Dispatcher::note_left(const std::string& name, WorkerId id, const std::stri
 
 // ---- messages
 
+void Dispatcher::after_commits(std::function<void()> done) {
+  auto work = [](Store&) { return std::monostate{}; };
+  commit(std::move(work), [done = std::move(done)](StoreResult<std::monostate>) { done(); });
+}
+
 void Dispatcher::on_message(WorkerSession& session, const Message& message) {
   Worker* worker = find_worker(session);
   if (worker == nullptr) return;  // replaced by a newer connection

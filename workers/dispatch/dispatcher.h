@@ -142,6 +142,9 @@ class Dispatcher {
   /// The connection is gone. Its leases run on, for the worker may come back; unless it said that it leaves: they are lost then.
   void leave(const WorkerSession& session, const std::string& reason);
 
+  /// Calls `done` when all that was said so far is on disk, on the I/O thread; not if this is gone by then.
+  void after_commits(std::function<void()> done);
+
   /// Takes back what has run out, lets go what stood aside. Called by a timer; tests with a ManualClock call it too.
   void tick();
 

@@ -76,13 +76,14 @@ bool read_target(std::string_view target, HttpRequest& request) {
   return true;
 }
 
-std::optional<std::string> refusal_of(std::string_view host, std::string_view origin, std::string_view bound_address) {
+std::optional<std::string> refusal_of(std::string_view host, std::string_view origin, std::string_view bound_address,
+                                      std::string_view scheme) {
   const std::string name = host_name(host);
   if (!host.empty() && name != "localhost" && name != "127.0.0.1" && name != "::1" && name != lower(bound_address)) {
     return "the Host header names \"" + std::string(host) + "\"; this server answers to localhost, 127.0.0.1, [::1] and " +
            std::string(bound_address);
   }
-  if (!origin.empty() && lower(origin) != "http://" + lower(host)) {
+  if (!origin.empty() && lower(origin) != std::string(scheme) + "://" + lower(host)) {
     return "the request comes from a page of \"" + std::string(origin) + "\"; only pages of this server may send requests";
   }
   return std::nullopt;

@@ -15,6 +15,7 @@ struct HttpRequest {
   std::string path;                          ///< percent-decoded, begins with '/'
   std::map<std::string, std::string> query;  ///< percent-decoded, '+' is a blank; of a key that stands twice the last counts
   std::string body;
+  bool known = true;                         ///< false: sent by who knows whom, to be told nothing secret (security/access.h)
 };
 
 struct HttpResponse {
@@ -37,7 +38,8 @@ std::optional<std::string> percent_decoded(std::string_view text, bool plus_is_b
 /// Whether a browser may be misused to send this: a page of another site can name any Host that its own DNS resolves to us, and
 /// any page can post to us, but it cannot forge Origin. Returns the sentence of a refusal, or nothing.
 /// `host`: the Host header ("" if absent); allowed are localhost, 127.0.0.1, [::1] and `bound_address`, any port.
-/// `origin`: the Origin header ("" if absent); if there is one, it must be this server's own.
-std::optional<std::string> refusal_of(std::string_view host, std::string_view origin, std::string_view bound_address);
+/// `origin`: the Origin header ("" if absent); if there is one, it must be this server's own: `scheme`, then the host.
+std::optional<std::string> refusal_of(std::string_view host, std::string_view origin, std::string_view bound_address,
+                                      std::string_view scheme = "http");
 
 }  // namespace fusion

@@ -12,7 +12,8 @@ namespace fusion {
 
 namespace {
 
-constexpr std::size_t kMaxOutbox = 64u << 20;
+constexpr std::size_t kMarkBytes = 4u << 20;  // a mark goes to the store after so many, however few frames
+constexpr std::size_t kMarks = 2;            // that may be under way: one is being committed while the next gathers
 constexpr std::size_t kMaxReason = 120;  // a close frame holds 123 bytes
 
 std::string text_of(const std::exception_ptr& error) {
@@ -32,12 +33,14 @@ std::string text_of(const tcp::endpoint& endpoint) {
 
 }  // namespace
 
-WorkerSession::WorkerSession(beast::tcp_stream stream, Dispatcher& dispatcher, SessionOptions options)
-    : socket_(std::move(stream)),
+WorkerSession::WorkerSession(Stream stream, Dispatcher& dispatcher, SessionOptions options, std::shared_ptr<void> place)
+    : place_(std::move(place)),
+      socket_(std::move(stream)),
       dispatcher_(dispatcher),
       options_(options),
       alarm_(socket_.get_executor()),
-      deadline_(socket_.get_executor()) {
+      deadline_(socket_.get_executor()),
+      room_(socket_.get_executor()) {
   boost::system::error_code ignored;
   peer_ = text_of(beast::get_lowest_layer(socket_).socket().remote_endpoint(ignored));
   alarm_.expires_at(asio::steady_timer::time_point::max());
@@ -50,7 +53,7 @@ void WorkerSession::start(http::request<http::string_body> upgrade) {
   timeouts.idle_timeout = options_.idle;
   timeouts.keep_alive_pings = true;
   socket_.set_option(timeouts);
-  socket_.read_message_max(protocol::kMaxFrame);
+  socket_.read_message_max(options_.hello_limit);
   socket_.auto_fragment(false);
   deadline_.expires_after(options_.hello);
   deadline_.async_wait([weak = weak_from_this(), limit = options_.hello](boost::system::error_code error) {
@@ -73,7 +76,34 @@ asio::awaitable<void> WorkerSession::read(http::request<http::string_body> upgra
     co_await socket_.async_read(buffer, asio::use_awaitable);
     const auto bytes = buffer.data();
     on_frame(std::string_view(static_cast<const char*>(bytes.data()), bytes.size()));
+    count_uncommitted(bytes.size());
     buffer.consume(buffer.size());
+    if (buffer.capacity() > kMarkBytes) buffer.shrink_to_fit();
+    co_await wait_for_room();
+  }
+}
+
+// A mark is work that does nothing: it comes back when all that was sent before it is on disk.
+void WorkerSession::count_uncommitted(std::size_t bytes) {
+  ++frames_;
+  ++frames_read_;
+  bytes_ += bytes;
+  if (closing_ || (frames_ < options_.uncommitted / kMarks && bytes_ < kMarkBytes)) return;
+  frames_ = bytes_ = 0;
+  ++marks_;
+  dispatcher_.after_commits([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (!self) return;
+    --self->marks_;
+    self->room_.cancel();
+  });
+}
+
+asio::awaitable<void> WorkerSession::wait_for_room() {
+  while (marks_ >= kMarks && !closing_) {
+    boost::system::error_code woken;
+    room_.expires_at(asio::steady_timer::time_point::max());
+    co_await room_.async_wait(asio::redirect_error(asio::use_awaitable, woken));
   }
 }
 
@@ -121,6 +151,7 @@ void WorkerSession::on_hello(const protocol::Message& message) {
                         std::to_string(hello->protocol) + "; run the same release on both sides");
   }
   name_ = hello->name;
+  socket_.read_message_max(options_.frame_limit);
   deadline_.cancel();
   dispatcher_.join(shared_from_this(), *hello);
 }
@@ -130,7 +161,7 @@ void WorkerSession::send(const protocol::Message& message) {
   outbox_.push_back(protocol::encode(message));
   outbox_bytes_ += outbox_.back().size();
   alarm_.cancel();
-  if (outbox_bytes_ > kMaxOutbox) {
+  if (outbox_bytes_ > options_.outbox_limit) {
     logger("dispatch")->warn("worker cut off worker={} peer={} unread_bytes={}", name_, peer_, outbox_bytes_);
     cut();
   }
@@ -150,6 +181,7 @@ void WorkerSession::close_with(websocket::close_code code, const std::string& re
   code_ = code;
   reason_ = reason.substr(0, kMaxReason);
   alarm_.cancel();
+  room_.cancel();
   deadline_.expires_after(options_.close);
   deadline_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
     const auto self = weak.lock();
@@ -160,6 +192,7 @@ void WorkerSession::close_with(websocket::close_code code, const std::string& re
 // Both coroutines then end with an error.
 void WorkerSession::cut() {
   closing_ = true;
+  room_.cancel();
   outbox_.clear();
   outbox_bytes_ = 0;
   boost::system::error_code ignored;

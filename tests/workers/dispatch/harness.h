@@ -26,7 +26,11 @@ using protocol::Held;
 /// A worker of the test: a blocking WebSocket client that says what it is told to. Reads give up after ten seconds.
 class ScriptedWorker {
  public:
-  explicit ScriptedWorker(std::uint16_t port) : socket_(io_) {
+  explicit ScriptedWorker(std::uint16_t port, const std::string& token = "") : socket_(io_) {
+    if (!token.empty()) {
+      socket_.set_option(websocket::stream_base::decorator(
+          [token](websocket::request_type& request) { request.set(http::field::authorization, "Bearer " + token); }));
+    }
     beast::get_lowest_layer(socket_).connect(tcp::endpoint(asio::ip::make_address("127.0.0.1"), port));
     socket_.handshake("127.0.0.1:" + std::to_string(port), "/api/v1/worker");
     socket_.text(true);
