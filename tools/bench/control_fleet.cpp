@@ -92,7 +92,8 @@ struct Fleet::Impl {
 
 asio::awaitable<void> Fleet::Impl::serve(Worker& worker) {
   const std::string no_token;
-  co_await worker.connection->open(url, no_token);
+  const std::shared_ptr<ssl::context> plain;
+  co_await worker.connection->open(url, no_token, plain);
   const protocol::Message hello = hello_of(worker.number, worker.idle ? 1 : options.pack, worker.idle ? 1 : options.slots);
   worker.connection->send(hello);
   if (worker.idle) {  // it wants nothing: no more packs are sent to one that leaves
