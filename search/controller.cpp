@@ -23,7 +23,10 @@ void Controller::resume(const std::vector<Trial>& trials) {
   }
   std::vector<ReadyTrial> ready;
   for (const Trial& trial : trials) {
-    if (is_final(trial.state)) continue;
+    if (is_final(trial.state)) {
+      ++told_;
+      continue;
+    }
     ++outstanding_;
     ready.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0, trial.alone});
   }
@@ -46,8 +49,9 @@ void Controller::replay(const std::vector<Trial>& trials) {
   store_fits(replay.fits());
 }
 
-void Controller::tell(const Told& ended) {
-  if (stopped_) return;
+void Controller::tell(const Told& ended, std::int64_t told_index) {
+  if (stopped_ || told_index < told_) return;
+  told_ = told_index + 1;
   try {
     strategy_->tell(ended);
     --outstanding_;

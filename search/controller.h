@@ -45,8 +45,9 @@ class Controller : public std::enable_shared_from_this<Controller> {
   /// proposal that differs (another code version, or a database changed by hand): nothing is proposed then.
   void resume(const std::vector<Trial>& trials);
 
-  /// A trial of this study reached a final state; calls come in the order of told_index.
-  void tell(const Told& ended);
+  /// A trial of this study reached a final state; calls come in the order of told_index. One that `resume` found ended already is
+  /// known: its call is ignored.
+  void tell(const Told& ended, std::int64_t told_index);
 
   /// While paused nothing new is proposed.
   void set_paused(bool paused);
@@ -71,6 +72,7 @@ class Controller : public std::enable_shared_from_this<Controller> {
   Hooks hooks_;
   std::int64_t asked_ = 0;        ///< proposals made so far: the next ask_index
   std::int64_t outstanding_ = 0;  ///< asked and not told
+  std::int64_t told_ = 0;         ///< the next told_index
   bool paused_ = false, stopped_ = false, failed_ = false;
 };
 

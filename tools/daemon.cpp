@@ -47,7 +47,6 @@ void check_local_workers(const DaemonConfig& config, const std::string& address)
 
 struct Daemon::Impl {
   explicit Impl(DaemonConfig given);
-  void take_up_studies(Store& opened);
   void start_local_workers();
   void serve(const std::string& address, std::uint16_t port, std::shared_ptr<ssl::context> tls);
   void reload_tokens(bool if_changed);
@@ -91,12 +90,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   const int retrained = opened.requeue_leased_retrainings();
   if (retrained > 0) logger("fusiond")->warn("retrainings that were running go on from their checkpoints retrainings={}", retrained);
   const std::vector<RetrainingRecord> open_retrainings = opened.open_retrainings();
-  std::vector<std::pair<StudyRecord, std::vector<Trial>>> found;
-  for (StudyRecord& study : opened.studies()) {
-    if (study.state != StudyState::running && study.state != StudyState::paused) continue;
-    auto trials = opened.trials(study.id);
-    found.emplace_back(std::move(study), std::move(trials));
-  }
+  std::vector<StudyRecord> found = opened.studies();
   store = std::make_unique<GroupCommit>(std::move(opened), [this](std::exception_ptr error) {
     asio::post(io, [this, error] { store_broken(error); });
   });
@@ -104,14 +98,14 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   options.on_ended = [this](const Ended& ended) { studies->on_ended(ended); };
   options.on_paused = [this](StudyId study, const std::string& why) { studies->on_paused(study, why); };
   dispatcher = std::make_unique<Dispatcher>(io, *store, clock, std::move(options));
-  studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots);
+  studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, config.db);
   retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads);
   api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, config.db, clock.steady(),
                                          [this](bool drain) { stop(drain, "asked for over HTTP"); }});
   serve(address, port, std::move(tls));
   retrainings->take_up(open_retrainings);
-  for (auto& [study, trials] : found) studies->take_up(std::move(study), std::move(trials));
+  for (StudyRecord& study : found) studies->take_up(std::move(study));
 }
 
 void Daemon::Impl::serve(const std::string& address, std::uint16_t port, std::shared_ptr<ssl::context> tls) {

@@ -9,7 +9,7 @@ namespace fusion {
 /// A whole daemon: owns the threads, wires store, studies, dispatcher, server and local workers, and takes them down in order.
 class Daemon {
  public:
-  /// Opens the database, takes up its studies, binds the port, starts the local workers. Throws an Error with a sentence where
+  /// Opens the database, binds the port, begins to take up the studies (their trials are read while it serves). Throws an Error with a sentence where
   /// any of these fails; nothing is left running then.
   explicit Daemon(DaemonConfig config);
   ~Daemon();

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "search/study_strategy.h"
+#include "store/store_reader.h"
 
 namespace fusion {
 
@@ -19,11 +20,12 @@ std::string text_of(const std::exception_ptr& error) {
   }
 }
 
-/// What the dispatcher has to know of the trials that did not end.
+/// What the dispatcher has to know of the trials that workers may have: those that did not end, or that were cancelled once they had begun.
 std::vector<QueuedTrial> queued_of(const std::vector<Trial>& trials) {
   std::vector<QueuedTrial> queued;
   for (const Trial& trial : trials) {
-    if (is_final(trial.state)) continue;
+    const bool stopped = trial.state == TrialState::cancelled && trial.attempt > 0;
+    if (is_final(trial.state) && !stopped) continue;
     queued.push_back({trial.id, trial.ask_index, trial.architecture, trial.seed, trial.attempt, trial.attempt > 0, trial.alone});
   }
   return queued;
@@ -32,14 +34,15 @@ std::vector<QueuedTrial> queued_of(const std::vector<Trial>& trials) {
 }  // namespace
 
 StudyHost::StudyHost(asio::any_io_executor io, asio::thread_pool& search, GroupCommit& store, Dispatcher& dispatcher,
-                     std::vector<std::filesystem::path> data_roots)
-    : io_(std::move(io)), search_(search), store_(store), dispatcher_(dispatcher), data_roots_(std::move(data_roots)) {}
+                     std::vector<std::filesystem::path> data_roots, std::string database)
+    : io_(std::move(io)), search_(search), store_(store), dispatcher_(dispatcher), data_roots_(std::move(data_roots)),
+      database_(std::move(database)) {}
 
-void StudyHost::take_up(StudyRecord study, std::vector<Trial> trials) {
-  if (study.state == StudyState::running || study.state == StudyState::paused) start(std::move(study), std::move(trials));
+void StudyHost::take_up(StudyRecord study) {
+  if (study.state == StudyState::running || study.state == StudyState::paused) start(std::move(study), Trials::stored);
 }
 
-void StudyHost::start(StudyRecord record, std::vector<Trial> trials) {
+void StudyHost::start(StudyRecord record, Trials trials) {
   const StudyId id = record.id;
   DispatchStudy entry;
   entry.id = id;
@@ -52,34 +55,52 @@ void StudyHost::start(StudyRecord record, std::vector<Trial> trials) {
   entry.early_stopping = record.spec.early_stopping;
   dispatcher_.add_study(entry);
   const auto [place, is_new] = studies_.insert_or_assign(id, Runtime{record, asio::make_strand(search_.get_executor()), nullptr, {}, {}});
-  asio::post(place->second.strand, [this, id, record = std::move(record), trials = std::move(trials), strand = place->second.strand]() mutable {
-    try {
-      auto controller = std::make_shared<Controller>(record, make_study_strategy(record), store_, strand, hooks(id));
-      asio::post(io_, [this, id, controller, strand, total = controller->total()] {
-        const auto found = studies_.find(id);
-        if (found == studies_.end()) {  // cancelled meanwhile
-          asio::post(strand, [controller] { controller->stop(); });
-          return;
-        }
-        found->second.controller = controller;
-        found->second.total = total;
-        // It was made from the record of then; a pause or resume may have come since.
-        const bool paused = found->second.record.state == StudyState::paused;
-        asio::post(found->second.strand, [controller, paused] { controller->set_paused(paused); });
-        for (const Told& told : found->second.early) {
-          asio::post(found->second.strand, [controller, told] { controller->tell(told); });
-        }
-        found->second.early.clear();
-      });
-      controller->resume(trials);
-    } catch (...) {
-      // Workers may have come back with trials of it; nobody will ask for these now.
-      asio::post(io_, [this, id, error = std::current_exception(), queued = queued_of(trials)]() mutable {
-        broken(id, error);
-        dispatcher_.submit(id, std::move(queued));
-      });
-    }
+  asio::post(place->second.strand, [this, record = std::move(record), trials, strand = place->second.strand] {
+    make_controller(record, trials, strand);
   });
+}
+
+// On the strand. What workers report meanwhile may be in what is read here and come as `Ended` too: the controller counts.
+void StudyHost::make_controller(const StudyRecord& record, Trials trials, const Strand& strand) {
+  const StudyId id = record.id;
+  std::optional<StudyHistory> history;
+  try {
+    if (trials == Trials::stored) history = StoreReader::open(database_).history(id);
+    if (!history) history.emplace();
+    if (history->study.state == StudyState::cancelled) {
+      // Workers may have come back with trials of it: the dispatcher stops them.
+      asio::post(io_, [this, id, queued = queued_of(history->trials)]() mutable { dispatcher_.submit(id, std::move(queued)); });
+      return;
+    }
+    auto controller = std::make_shared<Controller>(record, make_study_strategy(record), store_, strand, hooks(id));
+    asio::post(io_, [this, id, controller, strand, total = controller->total()] { made(id, controller, strand, total); });
+    controller->resume(history->trials);
+  } catch (...) {
+    // Workers may have come back with trials of it; nobody will ask for these now.
+    asio::post(io_, [this, id, error = std::current_exception(), queued = queued_of(history ? history->trials : std::vector<Trial>())]() mutable {
+      broken(id, error);
+      dispatcher_.submit(id, std::move(queued));
+    });
+  }
+}
+
+void StudyHost::made(StudyId id, const std::shared_ptr<Controller>& controller, const Strand& strand, std::optional<std::uint64_t> total) {
+  const auto found = studies_.find(id);
+  if (found == studies_.end()) {  // cancelled meanwhile
+    asio::post(strand, [controller] { controller->stop(); });
+    return;
+  }
+  found->second.controller = controller;
+  found->second.total = total;
+  // It was made from the record of then; a pause or resume may have come since.
+  const bool paused = found->second.record.state == StudyState::paused;
+  asio::post(found->second.strand, [controller, paused] { controller->set_paused(paused); });
+  for (const Ended& ended : std::exchange(found->second.early, {})) tell(found->second, ended);
+}
+
+void StudyHost::tell(const Runtime& runtime, const Ended& ended) {
+  const Told told{ended.ask_index, ended.architecture, ended.state, ended.score};
+  asio::post(runtime.strand, [controller = runtime.controller, told, told_index = ended.told_index] { controller->tell(told, told_index); });
 }
 
 Controller::Hooks StudyHost::hooks(StudyId id) {
@@ -146,7 +167,7 @@ void StudyHost::store_submitted(ParsedStudy parsed, std::function<void(json, Fai
                                  parsed.total ? std::to_string(*parsed.total) : "unknown");
           json summary = parsed.summary();
           summary["study"] = record.id.value;
-          start(record, {});
+          start(record, Trials::none);
           done(std::move(summary), nullptr);
         } catch (...) {
           done(json(), std::current_exception());
@@ -199,7 +220,7 @@ void StudyHost::apply(StudyId id, StudyState state) {
 
 /// A study that failed is taken up again from the database, as after a start.
 void StudyHost::restart(StudyId id, std::function<void(ChangeResult, Failed)> done) {
-  using Found = std::pair<ChangeResult, std::pair<std::optional<StudyRecord>, std::vector<Trial>>>;
+  using Found = std::pair<ChangeResult, std::optional<StudyRecord>>;
   store_.async(
       io_,
       [id](Store& store) -> Found {
@@ -209,12 +230,12 @@ void StudyHost::restart(StudyId id, std::function<void(ChangeResult, Failed)> do
           return {ChangeResult::not_allowed, {}};
         }
         store.add_event({0, 0, "study_running", id, {}, {}, "resumed after a failure"});
-        return {ChangeResult::done, {store.study(id), store.trials(id)}};
+        return {ChangeResult::done, store.study(id)};
       },
       [this, done = std::move(done)](StoreResult<Found> found) {
         try {
           auto& [result, stored] = found.value();
-          if (result == ChangeResult::done) start(*stored.first, std::move(stored.second));
+          if (result == ChangeResult::done) start(*stored, Trials::stored);
           done(result, nullptr);
         } catch (...) {
           done(ChangeResult::not_allowed, std::current_exception());
@@ -225,11 +246,10 @@ void StudyHost::restart(StudyId id, std::function<void(ChangeResult, Failed)> do
 void StudyHost::on_ended(const Ended& ended) {
   const auto found = studies_.find(ended.study);
   if (found == studies_.end()) return;
-  const Told told{ended.ask_index, ended.architecture, ended.state, ended.score};
-  if (const auto controller = found->second.controller) {
-    asio::post(found->second.strand, [controller, told] { controller->tell(told); });
+  if (found->second.controller) {
+    tell(found->second, ended);
   } else {
-    found->second.early.push_back(told);
+    found->second.early.push_back(ended);
   }
 }
 

@@ -28,11 +28,13 @@ class StudyHost {
  public:
   using Failed = std::exception_ptr;
 
+  /// `database` is the file that `store` writes.
   StudyHost(asio::any_io_executor io, asio::thread_pool& search, GroupCommit& store, Dispatcher& dispatcher,
-            std::vector<std::filesystem::path> data_roots);
+            std::vector<std::filesystem::path> data_roots, std::string database);
 
-  /// Takes up a study found in the database, with all its trials by ask_index. Final studies are ignored.
-  void take_up(StudyRecord study, std::vector<Trial> trials);
+  /// Takes up a study found in the database: it is known at once (to the dispatcher too); its trials are read on its strand, over a
+  /// read-only connection, so that workers that come back and clients are served meanwhile. Final studies are ignored.
+  void take_up(StudyRecord study);
 
   /// Checks a document on the search threads; stores and starts it unless `validate_only`. `done` gets the summary of
   /// parse_study, with the member `study` (its id) where it was stored; or the exception (ConfigError: the document is wrong).
@@ -54,14 +56,19 @@ class StudyHost {
   void stop();
 
  private:
+  using Strand = asio::strand<asio::thread_pool::executor_type>;
   struct Runtime {
     StudyRecord record;
-    asio::strand<asio::thread_pool::executor_type> strand;
+    Strand strand;
     std::shared_ptr<Controller> controller;
     std::optional<std::uint64_t> total;
-    std::vector<Told> early;  ///< ended before the controller was made: results that came in while it replayed
+    std::vector<Ended> early;  ///< before the controller was made: results that came in while its trials were read
   };
-  void start(StudyRecord record, std::vector<Trial> trials);
+  enum class Trials { none, stored };
+  void start(StudyRecord record, Trials trials);
+  void make_controller(const StudyRecord& record, Trials trials, const Strand& strand);
+  void made(StudyId id, const std::shared_ptr<Controller>& controller, const Strand& strand, std::optional<std::uint64_t> total);
+  void tell(const Runtime& runtime, const Ended& ended);
   Controller::Hooks hooks(StudyId id);
   void store_submitted(ParsedStudy parsed, std::function<void(nlohmann::json, Failed)> done);
   void restart(StudyId id, std::function<void(ChangeResult, Failed)> done);
@@ -74,6 +81,7 @@ class StudyHost {
   GroupCommit& store_;
   Dispatcher& dispatcher_;
   std::vector<std::filesystem::path> data_roots_;
+  std::string database_;
   std::map<StudyId, Runtime> studies_;
 };
 

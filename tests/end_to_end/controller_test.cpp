@@ -37,6 +37,7 @@ class Bench {
 
   std::string error;
   bool completed = false;
+  int tells = 1;  ///< how often each end is told
 
   void run(const json& strategy, int limit) {
     Store store = Store::open(file_, clock_);
@@ -103,9 +104,10 @@ class Bench {
           outcome.score->dev_score = planted_score(trial.architecture);
           return store.finish(outcome);
         },
-        [&controller, trial](StoreResult<FinishResult> done) {
+        [this, &controller, trial](StoreResult<FinishResult> done) {
           ASSERT_TRUE(done.value().accepted);
-          controller->tell({trial.ask_index, trial.architecture, TrialState::completed, planted_score(trial.architecture)});
+          const Told told{trial.ask_index, trial.architecture, TrialState::completed, planted_score(trial.architecture)};
+          for (int i = 0; i < tells; ++i) controller->tell(told, done.value().told_index);
         });
   }
 
@@ -140,6 +142,17 @@ TEST(ControllerTest, AnInterruptedStudyProposesTheSame) {
     EXPECT_TRUE(parts.completed);
     EXPECT_EQ(parts.proposals(), whole.proposals()) << "stopped after " << first;
   }
+}
+
+TEST(ControllerTest, AnEndThatIsToldAgainIsIgnored) {
+  testing::TemporaryFolder folder;
+  Bench bench(folder);
+  bench.tells = 2;
+  bench.run(kMfas, 7);
+  bench.run(kMfas, 1'000);
+  EXPECT_EQ(bench.error, "");
+  EXPECT_TRUE(bench.completed);
+  EXPECT_EQ(bench.trials().size(), 45u);
 }
 
 /// Proposes four times one by one; the store refuses the third, and the fourth for the gap that leaves.

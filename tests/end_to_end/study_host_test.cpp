@@ -6,6 +6,8 @@
 #include <sstream>
 
 #include "base/log.h"
+#include "search/study_strategy.h"
+#include "tests/space/spaces.h"
 #include "tests/workers/dispatch/harness.h"
 
 namespace fusion {
@@ -36,15 +38,15 @@ class StudyHostTest : public ::testing::Test {
     asio::post(search_, [wait = held_up_.get_future().share()] { wait.wait(); });
     h_.on_io([this] {
       host_ = std::make_unique<StudyHost>(h_.io->get_executor(), search_, *h_.store, *h_.dispatcher,
-                                          std::vector<std::filesystem::path>{"/"});
+                                          std::vector<std::filesystem::path>{"/"}, (h_.folder / "fusion.db").string());
     });
   }
   void let_go() {
     if (!std::exchange(gone_, true)) held_up_.set_value();
   }
   void take_up(StudyId study) {
-    auto stored = h_.on_store([study](Store& s) { return std::pair(*s.study(study), s.trials(study)); });
-    h_.on_io([&] { host_->take_up(stored.first, stored.second); });
+    const StudyRecord stored = h_.on_store([study](Store& s) { return *s.study(study); });
+    h_.on_io([&] { host_->take_up(stored); });
   }
   void cancel(StudyId study) {
     std::promise<ChangeResult> changed;
@@ -115,6 +117,44 @@ TEST_F(StudyHostTest, WorkersThatCameBackWithTrialsOfACancelledStudyAreStopped) 
   EXPECT_THAT(again.expect<Cancel>().held, ElementsAre(testing::held(pack.trials[0])));
   settle();
   for (const Trial& trial : h_.trials_of(study)) EXPECT_EQ(trial.state, TrialState::cancelled);
+  EXPECT_EQ(errors(), "");
+}
+
+TEST_F(StudyHostTest, AResultThatComesBeforeTheTrialsAreReadIsToldOnce) {
+  std::vector<TrialId> trials;
+  const StudyId study = h_.on_store([&trials](Store& s) {
+    StudySpec spec;
+    spec.name = "small";
+    spec.dataset = "d";
+    spec.space = {{"steps", {{"max", 2}}}};
+    spec.strategy = {{"name", "random"}, {"trials", 3}};
+    const StudyId id = s.create_study(spec, testing::avmnist_spec(), "/d");
+    std::vector<NewTrial> proposed;
+    for (const Proposal& proposal : make_study_strategy(*s.study(id))->ask(3)) {
+      const auto place = static_cast<std::int64_t>(proposed.size());
+      proposed.push_back({place, proposal.architecture, 0, trial_seed(spec.seed, proposal.architecture, 0)});
+    }
+    trials = s.add_trials(id, proposed);
+    s.lease(trials[0], WorkerId{});
+    s.requeue_leased();
+    return id;
+  });
+  h_.dispatch.on_ended = [this](const Ended& ended) { host_->on_ended(ended); };  // a dispatcher takes it when it is made
+  h_.end();
+  h_.begin();
+  begin();
+  take_up(study);
+  ScriptedWorker worker(h_.port());
+  const protocol::Held first{trials[0], 1};
+  worker.join("w", 3, {first});
+  EXPECT_TRUE(worker.report(first, 0.5).accepted);
+  let_go();
+  const Pack pack = worker.expect<Pack>();
+  ASSERT_EQ(pack.trials.size(), 2u);
+  for (const TrialJob& job : pack.trials) EXPECT_TRUE(worker.report(testing::held(job), 0.5).accepted);
+  const auto state = [&] { return h_.on_store([study](Store& s) { return s.study(study)->state; }); };
+  for (int i = 0; i < 1000 && state() == StudyState::running; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(state(), StudyState::completed);
   EXPECT_EQ(errors(), "");
 }
 
