@@ -33,9 +33,9 @@ class StoreResult {
 /// The store thread: owns the Store, runs what is posted to it in the order it was posted, collects all that has arrived into
 /// one transaction, commits it (one sync to disk), and only then posts the answers to their executors, in the same order.
 ///
-/// Work that throws is rolled back alone; its answer carries the exception. If the commit itself fails (disk full), every
-/// answer of that group carries the StoreError and `on_broken` is called once: the daemon must stop, nothing more is accepted.
-/// `async` may be called from any thread. Destruction finishes what was posted, then joins the thread.
+/// Work that throws is rolled back alone; its answer carries the exception. To that end the work of a group may be run twice: it must not
+/// change what it holds, nor swallow what the store throws. If the commit itself fails (disk full), every answer of that group carries the
+/// StoreError and `on_broken` is called once: the daemon must stop, nothing more is accepted. `async` may be called from any thread. Destruction finishes what was posted, then joins the thread.
 class GroupCommit {
  public:
   GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken);

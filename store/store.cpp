@@ -162,14 +162,17 @@ Store::~Store() = default;
 
 // Once SQLite has undone a group, another statement would commit by itself although the group fails as a whole.
 void Store::Impl::require_open_group() {
-  if (groups.empty() || database.in_transaction()) return;
-  throw StoreError(database.path() + ": SQLite undid the whole group of changes, nothing of it is stored: " + lost_cause);
+  if (groups.empty() || (!spoiled && database.in_transaction())) return;
+  throw StoreError(database.path() + ": the whole group of changes is undone, nothing of it is stored: " + lost_cause);
 }
 
 void Store::begin_group() {
   Impl& impl = *impl_;
   impl.require_open_group();
-  if (impl.groups.empty()) impl.lost_cause.clear();
+  if (impl.groups.empty()) {
+    impl.lost_cause.clear();
+    impl.spoiled = false;
+  }
   impl.groups.emplace_back(impl.database,
                            impl.groups.empty() ? Transaction::Kind::write : Transaction::Kind::savepoint);
 }

@@ -87,8 +87,8 @@ struct Event {
 
 /// The one writing connection to the database (WAL, synchronous=FULL, foreign keys on).
 ///
-/// Lives on the store thread. Each public function is atomic by itself: its own transaction when none is open, a savepoint
-/// inside the group of `GroupCommit`. State changes are conditional and say whether they took effect. Throws StoreError with
+/// Lives on the store thread. Each public function is atomic by itself: its own transaction when none is open, part of one
+/// inside a group of `GroupCommit`. State changes are conditional and say whether they took effect. Throws StoreError with
 /// SQLite's words and the file's name; after a throw nothing of that call is stored.
 ///
 /// The one event that the store adds by itself is `result_late`: a result that came too late, dropped or still welcome. All
@@ -179,8 +179,8 @@ class Store {
   void leave_worker(WorkerId worker, const std::string& reason);
   void add_event(const Event& event);  ///< id and at are given by the store
 
-  /// Between these, every call is a savepoint of one transaction: for GroupCommit only. They nest; an inner group is a savepoint.
-  /// If SQLite undoes the whole transaction by itself (disk full), every call up to the outermost rollback_group throws.
+  /// For GroupCommit: one transaction; they nest. In an inner group each call, and the group, is a savepoint. In the outermost none is, for
+  /// they cost more than the rest: once a call threw, or SQLite undid everything (disk full), only rollback_group does not throw.
   void begin_group();
   void commit_group();
   void rollback_group() noexcept;

@@ -54,9 +54,12 @@ struct Store::Impl {
   static DatabaseLock lock_for(const std::string& path);
   std::int64_t set_up();
 
-  /// Runs `work` wholly or not at all: a transaction, or a savepoint inside a group.
+  /// Runs `work` wholly or not at all: a transaction, a savepoint inside an inner group; in the outermost group all of it is undone if it
+  /// throws.
   template <typename Work>
   auto atomically(Work work);
+  template <typename Work>
+  auto inside_outermost(Work& work);
   void require_open_group();
 
   std::optional<CurrentTrial> current(TrialId trial);
@@ -87,12 +90,25 @@ struct Store::Impl {
   Database database;
   StatementCache statements;
   std::vector<Transaction> groups;  ///< open groups, outermost first
-  std::string lost_cause;           ///< the error with which SQLite undid the open group by itself
+  std::string lost_cause;           ///< the error with which SQLite undid the open group by itself, or that a call in the outermost threw
+  bool spoiled = false;             ///< a call in the outermost group threw: what it had done stands until the group is undone
 };
+
+template <typename Work>
+auto Store::Impl::inside_outermost(Work& work) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    spoiled = true;
+    lost_cause = error.what();
+    throw;
+  }
+}
 
 template <typename Work>
 auto Store::Impl::atomically(Work work) {
   require_open_group();
+  if (groups.size() == 1) return inside_outermost(work);
   try {
     Transaction transaction(database, groups.empty() ? Transaction::Kind::write : Transaction::Kind::savepoint);
     if constexpr (std::is_void_v<decltype(work())>) {

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "tools/daemon.h"
+#include "tools/keep_freed_memory.h"
 #include "tools/run_main.h"
 
 namespace {
@@ -18,6 +19,7 @@ fusion::LoopbackRule rule_named(const std::string& text) {
 
 int main(int argc, char** argv) {
   using namespace fusion;  // NOLINT: main only
+  keep_freed_megabytes();
   CLI::App app{"fusiond: the daemon of a search for fusion architectures. Proposes trials, leases them to workers, keeps every "
                "architecture and score in SQLite. fusionctl talks to it."};
   app.set_version_flag("--version", std::string("fusiond ") + kCodeVersion);

@@ -108,10 +108,12 @@ TEST_P(StoreTest, ProposalsFollowThoseThatAreThereWithoutAGap) {
   EXPECT_THAT([&] { add_trials(store, study, 1, 1); }, ThrowsMessage<StoreError>(HasSubstr("ask_index 1 cannot be added; expected 0")));
   add_trials(store, study, 2);
   store.begin_group();
+  store.begin_group();
   NewTrial twin = new_trial(0);
   twin.ask_index = 2;
   EXPECT_THROW(store.add_trials(study, std::vector{twin}), StoreError) << "this one fails alone";
   EXPECT_THAT([&] { add_trials(store, study, 2, 3); }, ThrowsMessage<StoreError>(HasSubstr("expected 2 to 3")));
+  store.commit_group();
   store.commit_group();
   EXPECT_EQ(add_trials(store, study, 3, 2).size(), 3u);
 }
@@ -502,13 +504,28 @@ TEST_P(StoreTest, GroupIsStoredWhollyOrNotAtAll) {
   add_trials(store, study, 1, 1);
   store.rollback_group();
   add_trials(store, study, 1, 1);
+  store.begin_group();
   EXPECT_THROW(add_trials(store, study, 1, 1), StoreError);
+  store.commit_group();
   store.commit_group();
   EXPECT_EQ(store.trials(study).size(), 2u);
   store.begin_group();
   add_trials(store, study, 1, 2);
   store.rollback_group();
   EXPECT_EQ(store.trials(study).size(), 2u);
+}
+
+TEST_P(StoreTest, AGroupInWhichACallThrewCanOnlyBeUndone) {
+  const StudyId study = add_study(store);
+  store.begin_group();
+  add_trials(store, study, 1, 0);
+  EXPECT_THROW(add_trials(store, study, 1, 0), StoreError);
+  EXPECT_THROW(add_trials(store, study, 1, 1), StoreError);
+  EXPECT_THROW(store.commit_group(), StoreError);
+  store.rollback_group();
+  EXPECT_EQ(store.trials(study).size(), 0u);
+  add_trials(store, study, 1, 0);
+  EXPECT_EQ(store.trials(study).size(), 1u);
 }
 
 // ---- of files
