@@ -45,7 +45,7 @@ void Controller::replay(const std::vector<Trial>& trials) {
     throw StoreError("study " + to_string(study_.id) + ": replay: " + difference->sentence() +
                      "; it was written by another version of the search or changed by hand");
   }
-  asked_ = replay.proposals();
+  asked_ = replay.inherited() + replay.proposals();
   store_fits(replay.fits());
 }
 

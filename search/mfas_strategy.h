@@ -45,6 +45,8 @@ class MfasStrategy final : public Strategy {
  public:
   MfasStrategy(SearchSpace space, const MfasOptions& options, std::unique_ptr<Surrogate> surrogate, std::uint64_t seed);
 
+  /// The surrogate learns it from its first fit on.
+  void observe(const Architecture& architecture, double score) override { store_.add(architecture, score); }
   std::vector<Proposal> ask(std::size_t count) override;
   /// Throws Error if the architecture is not the one proposed there. The last end of a step fits the surrogate and
   /// draws the next.

@@ -23,7 +23,14 @@ std::string ReplayDifference::sentence() const {
 
 Replay::Replay(const StudyRecord& study, std::span<const Trial> trials, std::span<const FitRow> fits, Strategy& strategy,
                ReplayOptions options)
-    : study_(study), trials_(trials), fits_(fits), strategy_(strategy), options_(std::move(options)) {}
+    : study_(study),
+      trials_(trials),
+      fits_(fits),
+      strategy_(strategy),
+      options_(std::move(options)),
+      inherited_(study.fork ? study.fork->at : 0),
+      asked_(inherited_),
+      told_(inherited_) {}
 
 std::optional<ReplayDifference> Replay::run() {
   const std::vector<const Trial*> ended = in_order_of_ends();
@@ -41,8 +48,20 @@ std::optional<ReplayDifference> Replay::run() {
     return ReplayDifference{asked_, {}, "architecture", canonical_text(next.architecture),
                             strategy_.finished() ? "none: the search has ended" : "none: the search waits for trials that did not end"};
   }
-  if (options_.facts_and_fits) all_fits_made();
+  if (options_.facts_and_fits && goes_no_further()) all_fits_made();
   return difference_;
+}
+
+/// A daemon asks once more when all has ended: a fork then still meets what it inherited, and fits are made. A completed study has no
+/// proposal left.
+bool Replay::goes_no_further() {
+  const std::vector<Proposal> next = strategy_.ask(1);
+  if (!compare_fits()) return false;
+  if (study_.state == StudyState::completed && !next.empty()) {
+    difference_ = {asked_, {}, "architecture", "none: the study is completed", canonical_text(next[0].architecture)};
+    return false;
+  }
+  return true;
 }
 
 /// Also sees to it that both orders are without gaps.
@@ -60,6 +79,7 @@ std::vector<const Trial*> Replay::in_order_of_ends() {
     if (ended[i]->told_index == place) continue;
     difference_ = {ended[i]->ask_index, {}, "told_index", std::to_string(ended[i]->told_index), std::to_string(place)};
   }
+  ended.erase(ended.begin(), ended.begin() + std::min(inherited_, static_cast<std::int64_t>(ended.size())));
   return ended;
 }
 
@@ -141,6 +161,31 @@ bool Replay::fit_equals(std::int64_t fit, std::string what, const std::string& s
   if (stored == recomputed) return true;
   difference_ = {{}, fit, std::move(what), stored, recomputed};
   return false;
+}
+
+namespace {
+
+std::string story_of(const Trial& trial, TrialId original) {
+  return "trial " + to_string(original) + ", " + canonical_text(trial.architecture) + " replica " + std::to_string(trial.replica) + ", seed " +
+         std::to_string(trial.seed) + ", " + std::string(name_of(trial.state)) + ", dev_score " +
+         text_of(trial.score ? std::optional(trial.score->dev_score) : std::nullopt) + ", facts " + trial.facts;
+}
+
+}  // namespace
+
+std::optional<ReplayDifference> compare_inherited(const StudyHistory& fork, const StudyHistory& parent) {
+  std::vector<const Trial*> originals;
+  for (const Trial& trial : parent.trials) {
+    if (is_final(trial.state)) originals.push_back(&trial);
+  }
+  std::sort(originals.begin(), originals.end(), [](const Trial* a, const Trial* b) { return a->told_index < b->told_index; });
+  const auto inherited = static_cast<std::size_t>(fork.study.fork->at);
+  for (std::size_t i = 0; i < inherited; ++i) {
+    const std::string stored = i < fork.trials.size() ? story_of(fork.trials[i], fork.trials[i].inherited_from) : "none";
+    const std::string original = i < originals.size() ? story_of(*originals[i], originals[i]->id) : "none";
+    if (stored != original) return ReplayDifference{static_cast<std::int64_t>(i), {}, "inherited", stored, original};
+  }
+  return std::nullopt;
 }
 
 }  // namespace fusion

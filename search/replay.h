@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "search/strategy.h"
-#include "store/store.h"
+#include "store/store_reader.h"
 
 namespace fusion {
 
@@ -37,7 +37,7 @@ struct ReplayOptions {
 /// Makes a strategy go its way again: asks for the proposals that are stored, tells it those that ended in the order of `told_index`,
 /// and compares each proposal and each surrogate fit with what is stored.
 ///
-/// The strategy must be fresh. Trials are all of the study, by ask_index. Used by the controller on start (the strategy then stands where
+/// The strategy must be fresh, and has gone one proposal further afterwards if `facts_and_fits` were compared (search/study_strategy.h). Trials are all of the study, by ask_index. Used by the controller on start (the strategy then stands where
 /// the database stands) and by `fusionctl replay`.
 class Replay {
  public:
@@ -46,8 +46,9 @@ class Replay {
   /// Stops at the first difference; nullopt: there is none.
   std::optional<ReplayDifference> run();
 
-  std::int64_t proposals() const { return asked_; }  ///< made again so far
-  std::int64_t told() const { return told_; }
+  std::int64_t proposals() const { return asked_ - inherited_; }  ///< made again so far
+  std::int64_t told() const { return told_ - inherited_; }
+  std::int64_t inherited() const { return inherited_; }  ///< trials of another study in front of these; neither asked for nor told
   const std::vector<FitRecord>& fits() const { return made_fits_; }  ///< made again, whether stored or not
 
  private:
@@ -57,6 +58,7 @@ class Replay {
   bool compare(const Proposal& proposal);
   bool compare_fits();
   bool compare_fit(const FitRecord& made, const FitRow& stored);
+  bool goes_no_further();
   bool all_fits_made();
   bool proposal_equals(std::string what, const std::string& stored, const std::string& recomputed);
   bool fit_equals(std::int64_t fit, std::string what, const std::string& stored, const std::string& recomputed);
@@ -66,10 +68,15 @@ class Replay {
   const std::span<const FitRow> fits_;
   Strategy& strategy_;
   const ReplayOptions options_;
-  std::int64_t asked_ = 0, told_ = 0;
+  const std::int64_t inherited_;
+  std::int64_t asked_ = 0, told_ = 0;  ///< inherited ones included
   std::vector<FitRecord> made_fits_;
   std::size_t fits_before_ = 0;  ///< of these, made before the last proposal
   std::optional<ReplayDifference> difference_;
 };
+
+/// The first of a fork's inherited trials that is not what the parent's history says; nullopt: there is none. What is compared: whence it
+/// was inherited, architecture, replica, seed, facts, state, score and order.
+std::optional<ReplayDifference> compare_inherited(const StudyHistory& fork, const StudyHistory& parent);
 
 }  // namespace fusion

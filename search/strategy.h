@@ -57,6 +57,9 @@ struct FitRecord {
 class Strategy {
  public:
   virtual ~Strategy() = default;
+  /// A score that was got elsewhere under the same conditions: known before the first ask, and part of what proposals are a function of.
+  /// Nothing is asked for it, it is told no more. A strategy that does not learn from scores passes over it.
+  virtual void observe(const Architecture& /*architecture*/, double /*score*/) {}
   /// Up to `count` new proposals, in order. Empty means: wait for outstanding trials, unless finished().
   virtual std::vector<Proposal> ask(std::size_t count) = 0;
   /// One trial that reached completed, failed or cancelled; each once. A trial without a score counts as never made, or as the

@@ -119,6 +119,7 @@ struct Trial {
   std::string error;       ///< of the last attempt that failed
   std::string facts;       ///< JSON the strategy noted with the proposal (level, iteration, temperature, prediction)
   UnixMs created = 0, updated = 0;
+  TrialId inherited_from;  ///< of a fork: the trial of the other study that this is a copy of; it was not trained here
 };
 
 }  // namespace fusion

@@ -100,4 +100,18 @@ void Database::checkpoint(std::int64_t busy_ms) noexcept {
   wait_at_most(kBusyMs);
 }
 
+Database open_to_read(const std::string& path) {
+  namespace fs = std::filesystem;
+  Database database(path, Database::Access::read_only);
+  try {
+    database.integer("SELECT count(*) FROM sqlite_schema");
+    return database;
+  } catch (const StoreError&) {
+    std::error_code ignored;
+    const int code = sqlite3_errcode(database.handle());
+    if ((code != SQLITE_CANTOPEN && code != SQLITE_READONLY) || fs::exists(path + "-wal", ignored)) throw;
+  }
+  return Database(path, Database::Access::immutable);
+}
+
 }  // namespace fusion

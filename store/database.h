@@ -50,6 +50,10 @@ class Database {
   std::unique_ptr<sqlite3, Close> handle_;
 };
 
+/// A database that is only read. One in a folder that this user cannot write, without a log beside it, can only be read as an immutable
+/// file, and is. Throws StoreError where it cannot be read.
+Database open_to_read(const std::string& path);
+
 /// Throws the StoreError for the connection's last failure; `doing` may be empty.
 [[noreturn]] void throw_store_error(sqlite3* handle, const std::string& doing);
 

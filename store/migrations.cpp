@@ -425,7 +425,18 @@ WHERE a.outcome IN ('failed', 'oom', 'lost')
 ORDER BY a.ended_ms DESC, a.trial_id DESC, a.attempt DESC;
 )sql";
 
-constexpr std::array<std::string_view, 4> kMigrations{kSchema1, kSchema2, kSchema3, kSchema4};
+// Forks: studies that begin with the first trials of another.
+constexpr std::string_view kSchema5 = R"sql(
+ALTER TABLE studies ADD COLUMN forked_from INTEGER REFERENCES studies (id);  -- NULL: no fork
+ALTER TABLE studies ADD COLUMN forked_at   INTEGER                           -- so many of its told trials were inherited
+  CHECK (forked_at >= 0 AND (forked_at IS NULL) = (forked_from IS NULL));
+ALTER TABLE studies ADD COLUMN observed    INTEGER NOT NULL DEFAULT 0        -- so many of these the strategy knew from the start
+  CHECK (observed BETWEEN 0 AND coalesce(forked_at, 0));
+ALTER TABLE trials ADD COLUMN inherited_from INTEGER REFERENCES trials (id); -- the trial this is a copy of: not trained here
+ALTER TABLE attempts ADD COLUMN inherited INTEGER NOT NULL DEFAULT 0 CHECK (inherited IN (0, 1));  -- 1: of an inherited trial
+)sql";
+
+constexpr std::array<std::string_view, 5> kMigrations{kSchema1, kSchema2, kSchema3, kSchema4, kSchema5};
 
 void note(Database& database, std::string_view key, const std::string& value) {
   Statement(database, "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")

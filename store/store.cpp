@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* kMemory = ":memory:";
 constexpr std::string_view kStudyColumns =
-    "SELECT id, spec, dataset_spec, dataset_path, state, error, created_ms, updated_ms FROM studies ";
+    "SELECT id, spec, dataset_spec, dataset_path, state, error, created_ms, updated_ms, forked_from, forked_at, observed"
+    " FROM studies ";
 
 StudyRecord study_of(const Statement& row, const std::string& path) {
   StudyRecord study;
@@ -30,13 +31,14 @@ StudyRecord study_of(const Statement& row, const std::string& path) {
   study.error = row.text(5);
   study.created = row.integer(6);
   study.updated = row.integer(7);
+  if (!row.is_null(8)) study.fork = Lineage{StudyId{row.integer(8)}, row.integer(9), row.integer(10)};
   return study;
 }
 
 constexpr std::string_view kTrialColumns =
     "SELECT id, study_id, ask_index, told_index, architecture, seed, state, attempts, failures, error, facts, created_ms,"
     " updated_ms, dev_score, best_epoch, dev_accuracy, dev_weighted_f1, dev_macro_f1, test_score, train_loss, train_s,"
-    " parameters, pruned, replica, failed, oom, preempted, lost, deaths, alone FROM trials ";
+    " parameters, pruned, replica, failed, oom, preempted, lost, deaths, alone, inherited_from FROM trials ";
 
 Trial trial_of(const Statement& row) {
   Trial trial;
@@ -60,6 +62,7 @@ Trial trial_of(const Statement& row) {
   trial.lost = static_cast<int>(row.integer(27));
   trial.deaths = static_cast<int>(row.integer(28));
   trial.alone = row.integer(29) != 0;
+  trial.inherited_from = TrialId{row.integer(30)};
   if (row.is_null(13)) return trial;
   Score score;
   score.dev_score = row.number(13);
@@ -192,24 +195,26 @@ void Store::rollback_group() noexcept {
 // ---- studies
 
 StudyId Store::create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path) {
-  return impl_->atomically([&] {
-    const UnixMs now = impl_->clock->unix_ms();
-    const auto name = spec.strategy.find("name");
-    const std::string strategy = name != spec.strategy.end() && name->is_string() ? name->get<std::string>() : "";
-    const std::string spec_text = spec.to_json().dump(), dataset_text = dataset.to_json().dump();
-    // What cannot be read back is refused now, not at the next start.
-    spec_from_text<StudySpec>(spec_text, "study \"" + spec.name + "\": spec");
-    spec_from_text<DatasetSpec>(dataset_text, "study \"" + spec.name + "\": dataset_spec");
-    impl_->statements
-        .use("INSERT INTO studies (name, state, priority, retries, seed, strategy, dataset, dataset_digest, dataset_path,"
-             " spec, dataset_spec, created_ms, updated_ms, retries_failed, retries_oom, retries_lost)"
-             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15)")
-        ->bind(spec.name, StudyState::running, spec.priority, spec.retries.failures, std::to_string(spec.seed), strategy,
-               dataset.name, dataset.digest, dataset_path, spec_text, dataset_text, now, spec.retries.failed,
-               spec.retries.oom, spec.retries.lost)
-        .run();
-    return StudyId{impl_->database.last_insert_id()};
-  });
+  return impl_->atomically([&] { return impl_->create_study(spec, dataset, dataset_path); });
+}
+
+StudyId Store::Impl::create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path) {
+  const UnixMs now = clock->unix_ms();
+  const auto name = spec.strategy.find("name");
+  const std::string strategy = name != spec.strategy.end() && name->is_string() ? name->get<std::string>() : "";
+  const std::string spec_text = spec.to_json().dump(), dataset_text = dataset.to_json().dump();
+  // What cannot be read back is refused now, not at the next start.
+  spec_from_text<StudySpec>(spec_text, "study \"" + spec.name + "\": spec");
+  spec_from_text<DatasetSpec>(dataset_text, "study \"" + spec.name + "\": dataset_spec");
+  statements
+      .use("INSERT INTO studies (name, state, priority, retries, seed, strategy, dataset, dataset_digest, dataset_path,"
+           " spec, dataset_spec, created_ms, updated_ms, retries_failed, retries_oom, retries_lost)"
+           " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15)")
+      ->bind(spec.name, StudyState::running, spec.priority, spec.retries.failures, std::to_string(spec.seed), strategy,
+             dataset.name, dataset.digest, dataset_path, spec_text, dataset_text, now, spec.retries.failed,
+             spec.retries.oom, spec.retries.lost)
+      .run();
+  return StudyId{database.last_insert_id()};
 }
 
 std::optional<StudyRecord> Store::study(StudyId id) const { return read_study(impl_->statements, id, impl_->database.path()); }
@@ -622,12 +627,12 @@ std::optional<std::string> Store::Impl::failing_since(StudyId study, UnixMs sinc
   const auto row = statements.use(
       "SELECT count(*) FILTER (WHERE NOT a.died) + count(DISTINCT iif(a.died, a.ended_ms / 10000, NULL)), min(a.ended_ms), max(a.ended_ms)"
       " FROM attempts AS a JOIN trials AS t ON t.id = a.trial_id"
-      " WHERE (a.outcome IN ('failed', 'oom') OR a.died) AND a.ended_ms > ?2 AND t.study_id = ?1");
+      " WHERE (a.outcome IN ('failed', 'oom') OR a.died) AND a.ended_ms > ?2 AND t.study_id = ?1 AND NOT a.inherited");
   row->bind(study, since).step();
   if (row->integer(0) < limit.failures) return std::nullopt;
   const auto last = statements.use(
       "SELECT a.outcome, a.error FROM attempts AS a JOIN trials AS t ON t.id = a.trial_id"
-      " WHERE (a.outcome IN ('failed', 'oom') OR a.died) AND a.ended_ms > ?2 AND t.study_id = ?1"
+      " WHERE (a.outcome IN ('failed', 'oom') OR a.died) AND a.ended_ms > ?2 AND t.study_id = ?1 AND NOT a.inherited"
       " ORDER BY a.ended_ms DESC, a.trial_id DESC LIMIT 1");
   last->bind(study, since).step();
   return std::to_string(row->integer(0)) + " failures in a row within " + std::to_string((row->integer(2) - row->integer(1) + 999) / 1000) +

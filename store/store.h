@@ -17,6 +17,14 @@
 
 namespace fusion {
 
+/// Where a fork began.
+struct Lineage {
+  StudyId from;
+  std::int64_t at = 0;        ///< so many trials of that study, the first in the order of told_index, are the fork's first ones
+  std::int64_t observed = 0;  ///< so many of these its strategy knows from the start; 0: it retraces the study that was forked
+  bool operator==(const Lineage&) const = default;
+};
+
 /// A study as the store knows it.
 struct StudyRecord {
   StudyId id;
@@ -26,6 +34,7 @@ struct StudyRecord {
   StudyState state = StudyState::running;
   std::string error;         ///< why it is failed or paused by the daemon; else empty
   UnixMs created = 0, updated = 0;
+  std::optional<Lineage> fork;
 };
 
 struct NewTrial {
@@ -111,6 +120,13 @@ class Store {
   std::vector<StudyRecord> studies() const;  ///< by id
   /// True if the state was changed; completed and cancelled are final. Cancelling a study cancels its queued and leased trials.
   bool set_study_state(StudyId id, StudyState state, const std::string& error = "");
+
+  // ---- forks (store/store_forks.cpp)
+  /// At how many told trials a study can be forked at most: all of them, up to the first that was cancelled. 0 for an unknown study.
+  std::int64_t forkable(StudyId id) const;
+  /// A new study with the dataset of `fork.from` and copies of its first `fork.at` told trials: ask_index and told_index are the parent's
+  /// told_index, times are the parent's, attempts are marked as inherited. Throws StoreError if it cannot be forked there.
+  StudyId fork_study(const Lineage& fork, const StudySpec& spec);
 
   // ---- trials
   /// Adds proposals, all queued. Returns their ids. Throws StoreError if their ask_indices do not follow those that are there without

@@ -79,6 +79,8 @@ struct Store::Impl {
   void note_late(const TrialOutcome& outcome, StudyId study, bool known_trial, const std::string& text);
   void add_event(const Event& event);
   void cancel_trials(StudyId study);
+  StudyId create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path);
+  void inherit(const Lineage& fork, StudyId study);
 
   RetrainingFinish finish(const RetrainingOutcome& outcome);
   void complete(const RetrainingOutcome& outcome);

@@ -83,7 +83,7 @@ json rows_of(Statement& row, std::initializer_list<std::string_view> documents =
 constexpr std::string_view kTrialColumns =
     "SELECT id, study_id AS study, ask_index, told_index, architecture, steps, seed, replica, state, pruned, attempts, failures,"
     " dev_score, test_score, best_epoch, train_loss, dev_accuracy, dev_weighted_f1, dev_macro_f1, train_s, parameters, error,"
-    " facts, created_ms, ended_ms, failed, oom, preempted, lost, deaths, alone FROM trials ";
+    " facts, inherited_from, created_ms, ended_ms, failed, oom, preempted, lost, deaths, alone FROM trials ";
 
 json trial_of(const Statement& row) {
   json trial = object_of(row, {"architecture", "facts"});
@@ -180,23 +180,6 @@ json run_guarded(const Database& database, const std::string& sql, std::int64_t 
   return {{"columns", std::move(columns)}, {"rows", std::move(rows)}, {"truncated", truncated}};
 }
 
-// ---- opening
-
-/// A database in a folder that this user cannot write, without a log beside it, can only be read as an immutable file.
-Database open_file(const std::string& path) {
-  namespace fs = std::filesystem;
-  Database database(path, Database::Access::read_only);
-  try {
-    database.integer("SELECT count(*) FROM sqlite_schema");
-    return database;
-  } catch (const StoreError&) {
-    std::error_code ignored;
-    const int code = sqlite3_errcode(database.handle());
-    if ((code != SQLITE_CANTOPEN && code != SQLITE_READONLY) || fs::exists(path + "-wal", ignored)) throw;
-  }
-  return Database(path, Database::Access::immutable);
-}
-
 }  // namespace
 
 struct StoreReader::Impl {
@@ -213,7 +196,7 @@ struct StoreReader::Impl {
 };
 
 StoreReader StoreReader::open(const std::string& path) {
-  auto impl = std::make_unique<Impl>(open_file(path));
+  auto impl = std::make_unique<Impl>(open_to_read(path));
   impl->database.execute("PRAGMA query_only = ON; PRAGMA cell_size_check = ON;"
                          "PRAGMA cache_size = -16384");
   sqlite3_limit(impl->database.handle(), SQLITE_LIMIT_LENGTH, kLargestValue);
@@ -237,7 +220,7 @@ namespace {
 
 constexpr std::string_view kStudyColumns =
     "SELECT id, name, state, error, priority, seed, strategy, dataset, dataset_digest, created_ms, updated_ms,"
-    " spec, dataset_spec FROM studies ";
+    " forked_from, forked_at, observed, spec, dataset_spec FROM studies ";
 
 }  // namespace
 
@@ -274,7 +257,7 @@ json StoreReader::Impl::last_fit(StudyId study) {
 }
 
 std::int64_t StoreReader::Impl::ended_since(StudyId study, UnixMs since) {
-  const auto row = statements.use("SELECT count(*) FROM trials WHERE study_id = ?1 AND ended_ms > ?2");
+  const auto row = statements.use("SELECT count(*) FROM trials WHERE study_id = ?1 AND ended_ms > ?2 AND inherited_from IS NULL");
   row->bind(study, since).step();
   return row->integer(0);
 }

@@ -41,6 +41,7 @@ void scale_rate(json& study) {
 
 void Api::handle(const HttpRequest& request, std::function<void(HttpResponse)> respond) {
   std::vector<std::string> path = split(request.path);
+  const Respond refuse = respond;  // what throws may have taken `respond` along
   try {
     if (path.size() >= 2 && path[0] == "api" && path[1] == "v1") {
       path.erase(path.begin(), path.begin() + 2);
@@ -49,7 +50,7 @@ void Api::handle(const HttpRequest& request, std::function<void(HttpResponse)> r
     respond(refusal(404, std::vector<std::string>{request.method + " " + request.path +
                                                   ": there is no such address; docs/protocol.md lists them all"}));
   } catch (...) {
-    respond(refusal(422, std::current_exception()));
+    refuse(refusal(422, std::current_exception()));
   }
 }
 
@@ -81,6 +82,7 @@ bool Api::route_one_study(const HttpRequest& request, StudyId id, const std::vec
     if (what == "pause") return change(id, StudyAction::pause, std::move(respond)), true;
     if (what == "resume") return change(id, StudyAction::resume, std::move(respond)), true;
     if (what == "cancel") return change(id, StudyAction::cancel, std::move(respond)), true;
+    if (what == "fork") return fork(request, id, std::move(respond)), true;
     return false;
   }
   if (!get) return false;
@@ -206,6 +208,15 @@ void Api::submit(const HttpRequest& request, Respond respond) {
                           if (validate_only) return respond(answer(200, summary));
                           one_study(StudyId{summary.at("study").get<std::int64_t>()}, 201, std::move(respond));
                         });
+}
+
+void Api::fork(const HttpRequest& request, StudyId id, Respond respond) {
+  ForkRequest wanted = ForkRequest::read(parse_json(request.body.empty() ? "{}" : request.body, "fork"));
+  parts_.studies.fork(id, std::move(wanted), [this, id, respond = std::move(respond)](json summary, std::exception_ptr error) mutable {
+    if (error) return respond(refusal(422, error));
+    if (summary.is_null()) return respond(refusal(404, std::vector<std::string>{"there is no study " + to_string(id)}));
+    one_study(StudyId{summary.at("study").get<std::int64_t>()}, 201, std::move(respond));
+  });
 }
 
 void Api::change(StudyId id, StudyAction action, Respond respond) {

@@ -41,6 +41,7 @@ class Api {
   bool route_one_retraining(const HttpRequest& request, RetrainingId id, const std::vector<std::string>& path, Respond& respond);
   bool route_rest(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   void submit(const HttpRequest& request, Respond respond);
+  void fork(const HttpRequest& request, StudyId id, Respond respond);
   void change(StudyId id, StudyAction action, Respond respond);
   void one_study(StudyId id, int status, Respond respond);
   void submit_retraining(const HttpRequest& request, Respond respond);

@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   Context context;
   add_shared_options(app, context);
   fusion::ctl::add_study_commands(app, context);
+  fusion::ctl::add_fork_command(app, context);
   fusion::ctl::add_trial_commands(app, context);
   fusion::ctl::add_retraining_commands(app, context);
   fusion::ctl::add_daemon_commands(app, context);

@@ -72,9 +72,14 @@ void StudyHost::make_controller(const StudyRecord& record, Trials trials, const 
       asio::post(io_, [this, id, queued = queued_of(history->trials)]() mutable { dispatcher_.submit(id, std::move(queued)); });
       return;
     }
-    auto controller = std::make_shared<Controller>(record, make_study_strategy(record), store_, strand, hooks(id));
+    auto controller = std::make_shared<Controller>(record, make_study_strategy(record, history->trials), store_, strand, hooks(id));
     asio::post(io_, [this, id, controller, strand, total = controller->total()] { made(id, controller, strand, total); });
     controller->resume(history->trials);
+    // A fork knows only now how many of the inherited trials it met.
+    asio::post(io_, [this, id, controller, total = controller->total()] {
+      const auto found = studies_.find(id);
+      if (found != studies_.end() && found->second.controller == controller) found->second.total = total;
+    });
   } catch (...) {
     // Workers may have come back with trials of it; nobody will ask for these now.
     asio::post(io_, [this, id, error = std::current_exception(), queued = queued_of(history ? history->trials : std::vector<Trial>())]() mutable {
@@ -168,6 +173,51 @@ void StudyHost::store_submitted(ParsedStudy parsed, std::function<void(json, Fai
           json summary = parsed.summary();
           summary["study"] = record.id.value;
           start(record, Trials::none);
+          done(std::move(summary), nullptr);
+        } catch (...) {
+          done(json(), std::current_exception());
+        }
+      });
+}
+
+void StudyHost::fork(StudyId parent, ForkRequest request, std::function<void(json, Failed)> done) {
+  using Found = std::pair<std::optional<StudyRecord>, std::int64_t>;
+  store_.async(
+      io_, [parent](Store& store) -> Found { return {store.study(parent), store.forkable(parent)}; },
+      [this, request = std::move(request), done = std::move(done)](StoreResult<Found> found) mutable {
+        try {
+          if (!found.value().first) return done(json(), nullptr);
+          asio::post(search_, [this, found = found.value(), request = std::move(request), done = std::move(done)]() mutable {
+            try {
+              ParsedFork parsed = parse_fork(request, *found.first, found.second, data_roots_);
+              asio::post(io_, [this, parsed = std::move(parsed), done = std::move(done)]() mutable { store_fork(std::move(parsed), std::move(done)); });
+            } catch (...) {
+              asio::post(io_, [done = std::move(done), error = std::current_exception()] { done(json(), error); });
+            }
+          });
+        } catch (...) {
+          done(json(), std::current_exception());
+        }
+      });
+}
+
+void StudyHost::store_fork(ParsedFork parsed, std::function<void(json, Failed)> done) {
+  store_.async(
+      io_,
+      [parsed](Store& store) -> StudyRecord {
+        const StudyId id = store.fork_study(parsed.lineage, parsed.study.spec);
+        store.add_event({0, 0, "study_forked", id, {}, {},
+                         parsed.study.spec.name + ": from study " + to_string(parsed.lineage.from) + " at " + std::to_string(parsed.lineage.at)});
+        return *store.study(id);
+      },
+      [this, parsed, done = std::move(done)](StoreResult<StudyRecord> stored) {
+        try {
+          const StudyRecord& record = stored.value();
+          logger("search")->info("study forked study={} from={} at={} observed={} name=\"{}\"", record.id.value, parsed.lineage.from.value,
+                                 parsed.lineage.at, parsed.lineage.observed, record.spec.name);
+          json summary = parsed.study.summary();
+          summary["study"] = record.id.value;
+          start(record, Trials::stored);
           done(std::move(summary), nullptr);
         } catch (...) {
           done(json(), std::current_exception());

@@ -12,6 +12,7 @@
 #include "base/asio.h"
 #include "search/controller.h"
 #include "store/group_commit.h"
+#include "tools/fork_document.h"
 #include "tools/study_document.h"
 #include "workers/dispatch/dispatcher.h"
 
@@ -39,6 +40,10 @@ class StudyHost {
   /// Checks a document on the search threads; stores and starts it unless `validate_only`. `done` gets the summary of
   /// parse_study, with the member `study` (its id) where it was stored; or the exception (ConfigError: the document is wrong).
   void submit(nlohmann::json document, bool validate_only, std::function<void(nlohmann::json, Failed)> done);
+
+  /// Checks the request (tools/fork_document.h) on the search threads, stores the fork with what it inherits, starts it. `done` gets the
+  /// summary of the study with its id as `submit` gives it, null where there is no such study; or the exception.
+  void fork(StudyId parent, ForkRequest request, std::function<void(nlohmann::json, Failed)> done);
 
   /// pause, resume (also of a failed study), cancel.
   void change(StudyId id, StudyAction action, std::function<void(ChangeResult, Failed)> done);
@@ -70,6 +75,7 @@ class StudyHost {
   void made(StudyId id, const std::shared_ptr<Controller>& controller, const Strand& strand, std::optional<std::uint64_t> total);
   void tell(const Runtime& runtime, const Ended& ended);
   Controller::Hooks hooks(StudyId id);
+  void store_fork(ParsedFork parsed, std::function<void(nlohmann::json, Failed)> done);
   void store_submitted(ParsedStudy parsed, std::function<void(nlohmann::json, Failed)> done);
   void restart(StudyId id, std::function<void(ChangeResult, Failed)> done);
   void apply(StudyId id, StudyState state);

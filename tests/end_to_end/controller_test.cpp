@@ -71,7 +71,7 @@ class Bench {
       }
       io.stop();
     };
-    controller = std::make_shared<Controller>(study, make_study_strategy(study), commit, io.get_executor(), hooks);
+    controller = std::make_shared<Controller>(study, make_study_strategy(study, trials), commit, io.get_executor(), hooks);
     try {
       controller->resume(trials);
       io.run();

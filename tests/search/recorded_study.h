@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "search/replay.h"
 #include "search/study_strategy.h"
 #include "store/store.h"
 #include "tests/search/strategies.h"
@@ -44,8 +45,19 @@ class RecordedStudy {
 };
 
 inline RecordedStudy::RecordedStudy(Store& store, StudyId study, Rng& rng, Ending ending)
-    : store_(store), study_(*store.study(study)), rng_(rng), ending_(std::move(ending)), strategy_(make_study_strategy(study_)),
-      worker_(store.join_worker({{}, "w", "h", "cpu", "1", "1", 1, 1})) {}
+    : store_(store), study_(*store.study(study)), rng_(rng), ending_(std::move(ending)) {
+  store.requeue_leased();
+  worker_ = store.join_worker({{}, "w", "h", "cpu", "1", "1", 1, 1});
+  const std::vector<Trial> trials = store.trials(study);
+  strategy_ = make_study_strategy(study_, trials);
+  Replay replay(study_, trials, {}, *strategy_, {false, ReplayOptions::Asking::early, {}});
+  const auto difference = replay.run();
+  EXPECT_FALSE(difference) << difference->sentence();
+  asked_ = static_cast<std::int64_t>(trials.size());
+  for (const Trial& trial : trials) {
+    if (!is_final(trial.state)) open_.push_back({trial.id, trial.ask_index, trial.architecture, trial.replica, 0});
+  }
+}
 
 inline void RecordedStudy::store_fits() {
   for (const FitRecord& fit : strategy_->take_fit_records()) {

@@ -59,7 +59,7 @@ class Recorded {
     history = StoreReader::open(path_).history(study).value();
   }
   std::optional<ReplayDifference> replay(ReplayOptions options = {}) {
-    const auto strategy = make_study_strategy(history.study);
+    const auto strategy = make_study_strategy(history.study, history.trials);
     return Replay(history.study, history.trials, history.fits, *strategy, options).run();
   }
   /// What the strategy proposed, a line each.
@@ -106,7 +106,7 @@ TEST_P(ReplayTest, WhateverTheOrderWasEveryHistoryIsMadeAgain) {
 TEST_P(ReplayTest, CountsWhatItMade) {
   Rng rng(1);
   Recorded recorded(GetParam(), 1, 5, SIZE_MAX, scored_by_chance, rng);
-  const auto strategy = make_study_strategy(recorded.history.study);
+  const auto strategy = make_study_strategy(recorded.history.study, recorded.history.trials);
   std::int64_t last = 0;
   ReplayOptions options;
   options.progress = [&last](std::int64_t told) { EXPECT_EQ(told, ++last); };

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "store/database.h"
+#include "store/migrations.h"
 #include "tests/store/fixtures.h"
 #include "tests/temporary_folder.h"
 
@@ -46,7 +47,8 @@ TEST_F(StoreReaderTest, StudySummarySpeaksTheProtocol) {
   const json studies = reader.studies();
   ASSERT_EQ(studies.size(), 2u);
   EXPECT_EQ(keys(studies[0]), (std::set<std::string>{"id", "name", "state", "error", "priority", "seed", "strategy", "dataset",
-                                                     "dataset_digest", "created_ms", "updated_ms", "trials", "best"}));
+                                                     "dataset_digest", "created_ms", "updated_ms", "forked_from", "forked_at", "observed",
+                                                     "trials", "best"}));
   EXPECT_EQ(studies[0]["seed"], 18'446'744'073'709'551'615u);
   EXPECT_EQ(studies[0]["strategy"], "random");
   EXPECT_EQ(studies[0]["dataset"], "avmnist");
@@ -75,7 +77,7 @@ TEST_F(StoreReaderTest, TrialSpeaksTheProtocol) {
             (std::set<std::string>{"id", "study", "ask_index", "told_index", "architecture", "steps", "seed", "replica", "state", "pruned",
                                    "attempts", "failures", "outcomes", "alone", "dev_score", "test_score", "best_epoch", "train_loss",
                                    "dev_accuracy", "dev_weighted_f1", "dev_macro_f1", "train_s", "parameters", "error",
-                                   "facts", "created_ms", "ended_ms", "attempt_log", "epochs"}));
+                                   "facts", "inherited_from", "created_ms", "ended_ms", "attempt_log", "epochs"}));
   EXPECT_EQ(trial["dev_score"], 0.62);
   EXPECT_TRUE(trial["test_score"].is_null());
   EXPECT_EQ(trial["architecture"], to_triplets(fusion::testing::new_trial(9).architecture));
@@ -238,7 +240,7 @@ TEST_F(StoreReaderTest, OnlyOneStatementIsTaken) {
 
 TEST_F(StoreReaderTest, PragmasThatOnlyTellAreAllowed) {
   EXPECT_GT(query("PRAGMA table_info(trials)")["rows"].size(), 20u);
-  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], 4);
+  EXPECT_EQ(query("PRAGMA user_version")["rows"][0][0], newest_schema());
   EXPECT_GT(query("SELECT name FROM pragma_table_info('trials')")["rows"].size(), 20u);
   EXPECT_GT(query("SELECT sql FROM sqlite_schema")["rows"].size(), 10u);
   EXPECT_GT(query("EXPLAIN QUERY PLAN SELECT * FROM leaderboard")["rows"].size(), 0u);

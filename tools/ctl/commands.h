@@ -27,6 +27,7 @@ struct Context {
 
 /// Adds the commands to the program. `context` must outlive the app; options of a command live as long as the app.
 void add_study_commands(CLI::App& app, Context& context);   ///< submit validate list status watch fits export pause resume cancel
+void add_fork_command(CLI::App& app, Context& context);     ///< fork
 void add_trial_commands(CLI::App& app, Context& context);   ///< best trials show
 void add_retraining_commands(CLI::App& app, Context& context);  ///< retrain retrainings evaluate
 void add_daemon_commands(CLI::App& app, Context& context);  ///< query workers events health shutdown

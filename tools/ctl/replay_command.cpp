@@ -25,19 +25,24 @@ struct ReplayCommandOptions {
 /// What came of one study.
 struct Replayed {
   StudyRecord study;
-  std::int64_t proposals = 0, told = 0, fits = 0;
+  std::int64_t proposals = 0, told = 0, fits = 0, inherited = 0;
   std::optional<ReplayDifference> difference;
 };
 
-Replayed replay_study(const StudyHistory& history) {
+/// `parent` is that of a fork.
+Replayed replay_study(const StudyHistory& history, const std::optional<StudyHistory>& parent) {
   std::int64_t ended = 0;
-  for (const Trial& trial : history.trials) ended += is_final(trial.state) ? 1 : 0;
+  for (const Trial& trial : history.trials) ended += is_final(trial.state) && !trial.inherited_from ? 1 : 0;
   Progress progress("replay study " + to_string(history.study.id), ended, "trials", isatty(STDERR_FILENO) == 0);
   ReplayOptions options;
   options.progress = [&progress](std::int64_t told) { progress.set(told); };
-  const auto strategy = make_study_strategy(history.study);
+  const auto strategy = make_study_strategy(history.study, history.trials);
   Replay replay(history.study, history.trials, history.fits, *strategy, options);
-  Replayed result{history.study, 0, 0, 0, replay.run()};
+  Replayed result;
+  result.study = history.study;
+  result.inherited = replay.inherited();
+  if (parent) result.difference = compare_inherited(history, *parent);
+  if (!result.difference) result.difference = replay.run();
   result.proposals = replay.proposals();
   result.told = replay.told();
   result.fits = static_cast<std::int64_t>(std::min(replay.fits().size(), history.fits.size()));
@@ -64,13 +69,18 @@ json to_json(const Replayed& replayed) {
     if (found->ask_index) difference["ask_index"] = *found->ask_index;
     if (found->fit_index) difference["fit_index"] = *found->fit_index;
   }
-  return {{"study", replayed.study.id.value}, {"name", replayed.study.spec.name}, {"state", std::string(name_of(replayed.study.state))},
+  json fork = nullptr;
+  if (const auto& lineage = replayed.study.fork) {
+    fork = {{"forked_from", lineage->from.value}, {"forked_at", lineage->at}, {"observed", lineage->observed}};
+  }
+  return {{"study", replayed.study.id.value}, {"fork", fork}, {"inherited", replayed.inherited}, {"name", replayed.study.spec.name}, {"state", std::string(name_of(replayed.study.state))},
           {"identical", !replayed.difference}, {"proposals", replayed.proposals}, {"told", replayed.told}, {"fits", replayed.fits},
           {"difference", difference}};
 }
 
 std::string line_of(const Replayed& replayed) {
-  const std::string counts = plural(replayed.proposals, "proposal") + ", " + std::to_string(replayed.told) + " told, " +
+  const auto& fork = replayed.study.fork;
+  const std::string counts = (fork ? std::to_string(replayed.inherited) + " inherited of study " + to_string(fork->from) + ", " : "") + plural(replayed.proposals, "proposal") + ", " + std::to_string(replayed.told) + " told, " +
                              plural(replayed.fits, "fit");
   return "study " + to_string(replayed.study.id) + " \"" + one_line(replayed.study.spec.name) + "\": " +
          (replayed.difference ? "differs behind " + counts + "\n  " + one_line(replayed.difference->sentence())
@@ -84,7 +94,7 @@ int replay(const Context& context, const ReplayCommandOptions& options) {
   for (const StudyId id : studies_to_replay(reader, options)) {
     const auto history = reader.history(id);
     if (!history) continue;
-    const Replayed replayed = replay_study(*history);
+    const Replayed replayed = replay_study(*history, history->study.fork ? reader.history(history->study.fork->from) : std::nullopt);
     identical = identical && !replayed.difference;
     if (context.json) studies.push_back(to_json(replayed));
     else print_line(line_of(replayed));
