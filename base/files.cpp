@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -64,6 +65,17 @@ void write_atomically(const std::filesystem::path& file, const std::function<voi
     std::filesystem::remove(temporary, ignored);
     throw;
   }
+}
+
+void publish_file(const std::filesystem::path& finished, const std::filesystem::path& name, bool replace) {
+  sync_path(finished, O_RDONLY);
+  int failed = ::renameat2(AT_FDCWD, finished.c_str(), AT_FDCWD, name.c_str(), replace ? 0 : RENAME_NOREPLACE);
+  if (failed != 0 && errno == EINVAL && !replace) {  // a file system that cannot refuse by itself
+    errno = EEXIST;
+    failed = std::filesystem::exists(std::filesystem::symlink_status(name)) ? -1 : ::rename(finished.c_str(), name.c_str());
+  }
+  if (failed != 0) throw failure(name, errno == EEXIST ? "is not replaced" : "cannot get its name");
+  sync_path(name.has_parent_path() ? name.parent_path() : ".", O_RDONLY | O_DIRECTORY);
 }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& file) {

@@ -20,6 +20,10 @@ std::string read_text(const std::filesystem::path& file);
 void write_atomically(const std::filesystem::path& file, std::string_view text);
 void write_atomically(const std::filesystem::path& file, const std::function<void(std::ostream&)>& write);
 
+/// Gives a finished file its name: syncs it, renames it, syncs the folder. Both lie in one folder. A file that has the name already is
+/// replaced, or (`replace` false) left as it is: then this throws, as where it cannot be done. Throws DataError; `finished` is left then.
+void publish_file(const std::filesystem::path& finished, const std::filesystem::path& name, bool replace);
+
 /// A file mapped read-only. Shared: whoever holds a view keeps the mapping by its shared_ptr. Writing into it kills the
 /// process, as does truncating the file underneath, which is why files of ours are replaced by rename only.
 class MappedFile {

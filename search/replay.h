@@ -37,8 +37,9 @@ struct ReplayOptions {
 /// Makes a strategy go its way again: asks for the proposals that are stored, tells it those that ended in the order of `told_index`,
 /// and compares each proposal and each surrogate fit with what is stored.
 ///
-/// The strategy must be fresh, and has gone one proposal further afterwards if `facts_and_fits` were compared (search/study_strategy.h). Trials are all of the study, by ask_index. Used by the controller on start (the strategy then stands where
-/// the database stands) and by `fusionctl replay`.
+/// The strategy must be fresh (search/study_strategy.h), and has gone one proposal further afterwards if `facts_and_fits` were compared.
+/// Trials are all of the study, by ask_index. Used by the controller on start (the strategy then stands where the database stands)
+/// and by `fusionctl replay`.
 class Replay {
  public:
   Replay(const StudyRecord& study, std::span<const Trial> trials, std::span<const FitRow> fits, Strategy& strategy, ReplayOptions options);

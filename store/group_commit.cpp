@@ -70,6 +70,7 @@ void GroupCommit::Impl::flush() {
     if (!broken) break_off(std::current_exception());
   }
   for (std::size_t i = 0; i < group.size(); ++i) group[i].answer(errors[i]);
+  if (!broken) store.tend_log();
 }
 
 // Nothing lies between items by which one of them could be undone: a savepoint has SQLite copy each page it touches, which costs more
@@ -109,6 +110,12 @@ GroupCommit::GroupCommit(Store store, std::function<void(std::exception_ptr)> on
 GroupCommit::~GroupCommit() {
   impl_->stay.reset();
   impl_->thread.join();
+}
+
+void GroupCommit::tend_log() {
+  asio::post(impl_->io, [impl = impl_.get()] {
+    if (!impl->broken) impl->store.tend_log();
+  });
 }
 
 void GroupCommit::post(Item item) {

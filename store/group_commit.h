@@ -54,6 +54,9 @@ class GroupCommit {
           }});
   }
 
+  /// Looks on the store thread whether the log can be moved into the file now: readers have left (store/reader_gate.h). Any thread.
+  void tend_log();
+
  private:
   struct Item {
     std::function<void(Store&)> work;

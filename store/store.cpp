@@ -140,15 +140,15 @@ std::int64_t Store::Impl::set_up() {
       throw StoreError(database.path() + ": write-ahead logging was refused (journal mode is " + mode +
                        "); is the file on a network file system, or not writable?");
     }
-    // Checkpoints come about every 16 MB; a log that grew while a reader held it is cut to 64 MB after.
-    database.execute("PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864");
+    // A log that grew while a reader held it is cut to 64 MB after.
+    database.execute("PRAGMA journal_size_limit = 67108864");
   }
   migrate(database, clock->unix_ms());
   return found;
 }
 
-Store Store::open(const std::string& path, const Clock& clock) {
-  auto impl = std::make_unique<Impl>(path, clock);
+Store Store::open(const std::string& path, const Clock& clock, LogLimits limits) {
+  auto impl = std::make_unique<Impl>(path, clock, limits);
   const std::int64_t found = impl->set_up();
   if (found > 0 && found < newest_schema()) {
     logger("store")->info("database upgraded path={} from_schema={} to_schema={}", path, found, newest_schema());
@@ -191,6 +191,10 @@ void Store::commit_group() {
 void Store::rollback_group() noexcept {
   if (!impl_->groups.empty()) impl_->groups.pop_back();
 }
+
+void Store::tend_log() noexcept { impl_->log.tend(); }
+
+void Store::ask_readers(ReaderGate* gate) { impl_->log.ask(gate); }
 
 // ---- studies
 

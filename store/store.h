@@ -13,6 +13,7 @@
 #include "space/dataset_spec.h"
 #include "space/study.h"
 #include "space/trial.h"
+#include "store/log_keeper.h"
 #include "store/retraining_records.h"
 
 namespace fusion {
@@ -108,7 +109,7 @@ class Store {
   /// the same database is refused by. Throws StoreError: newer schema than this program, not a database, another program's,
   /// locked, unwritable, no such folder; the file is then as it was. `clock` must outlive the store. ":memory:" has no lock and
   /// no WAL. Closing moves the log into the file, so that one file is left.
-  static Store open(const std::string& path, const Clock& clock);
+  static Store open(const std::string& path, const Clock& clock, LogLimits limits = {});
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
   ~Store();
@@ -200,6 +201,11 @@ class Store {
   void begin_group();
   void commit_group();
   void rollback_group() noexcept;
+
+  /// Moves the write-ahead log into the file when it is time (store/log_keeper.h): outside of groups. Calls outside of groups do so themselves.
+  void tend_log() noexcept;
+  /// Readers of this process, who can be asked to pause when they keep the log from that for too long. `gate` outlives the store.
+  void ask_readers(ReaderGate* gate);
 
  private:
   struct Impl;

@@ -10,6 +10,7 @@
 #include "base/json_reader.h"
 #include "store/database.h"
 #include "store/database_lock.h"
+#include "store/log_keeper.h"
 #include "store/statement.h"
 #include "store/store.h"
 #include "store/transaction.h"
@@ -47,8 +48,8 @@ struct Store::Impl {
   /// At a clean end: how long to wait for readers before the log is left beside the file (which is harmless).
   static constexpr std::int64_t kCloseBusyMs = 1000;
 
-  Impl(const std::string& path, const Clock& clock_)
-      : clock(&clock_), lock(lock_for(path)), database(path, Database::Access::create), statements(database) {}
+  Impl(const std::string& path, const Clock& clock_, LogLimits limits)
+      : clock(&clock_), lock(lock_for(path)), database(path, Database::Access::create), statements(database), log(database, limits) {}
   ~Impl() { database.checkpoint(kCloseBusyMs); }
 
   static DatabaseLock lock_for(const std::string& path);
@@ -91,6 +92,7 @@ struct Store::Impl {
   DatabaseLock lock;
   Database database;
   StatementCache statements;
+  LogKeeper log;
   std::vector<Transaction> groups;  ///< open groups, outermost first
   std::string lost_cause;           ///< the error with which SQLite undid the open group by itself, or that a call in the outermost threw
   bool spoiled = false;             ///< a call in the outermost group threw: what it had done stands until the group is undone
@@ -111,6 +113,12 @@ template <typename Work>
 auto Store::Impl::atomically(Work work) {
   require_open_group();
   if (groups.size() == 1) return inside_outermost(work);
+  struct Tend {
+    Impl& impl;
+    ~Tend() {
+      if (impl.groups.empty()) impl.log.tend();
+    }
+  } tend{*this};
   try {
     Transaction transaction(database, groups.empty() ? Transaction::Kind::write : Transaction::Kind::savepoint);
     if constexpr (std::is_void_v<decltype(work())>) {

@@ -148,6 +148,8 @@ bool Api::route_rest(const HttpRequest& request, const std::vector<std::string>&
          "events", "", std::move(respond));
   } else if (path.size() == 1 && what == "query" && request.method == "POST") {
     query(request, std::move(respond));
+  } else if (path.size() == 1 && what == "backup" && get) {
+    backup(std::move(respond));
   } else if (path.size() == 1 && what == "shutdown" && request.method == "POST") {
     shutdown(request, std::move(respond));
   } else {
@@ -242,6 +244,18 @@ void Api::query(const HttpRequest& request, Respond respond) {
   problems.throw_if_any();
   const auto deadline = std::chrono::milliseconds(std::llround(deadline_s * 1000));
   read([sql, limit, deadline](const StoreReader& store) { return store.query(sql, limit, deadline); }, "", "", std::move(respond));
+}
+
+void Api::backup(Respond respond) {
+  const bool begun = parts_.backups.make([respond](std::shared_ptr<const BackupFile> file, std::exception_ptr error) {
+    if (error) return respond(refusal(500, error));
+    HttpResponse response;
+    response.content_type = "application/vnd.sqlite3";
+    response.file = file->path();
+    response.keep = file;
+    respond(std::move(response));
+  });
+  if (!begun) respond(refusal(409, std::vector<std::string>{"a backup is being made already; ask again when it is done"}));
 }
 
 void Api::shutdown(const HttpRequest& request, Respond respond) {

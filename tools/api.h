@@ -7,6 +7,7 @@
 
 #include "base/asio.h"
 #include "base/clock.h"
+#include "tools/backup_host.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_host.h"
 #include "tools/study_host.h"
@@ -25,6 +26,7 @@ class Api {
     StudyHost& studies;
     RetrainingHost& retrainings;
     Dispatcher& dispatcher;
+    BackupHost& backups;
     std::string database;
     SteadyTime started;
     std::function<void(bool drain_workers)> shutdown;
@@ -49,6 +51,7 @@ class Api {
   void one_retraining(RetrainingId id, int status, Respond respond);
   void artifact(RetrainingId id, const std::string& name, Respond respond);
   void query(const HttpRequest& request, Respond respond);
+  void backup(Respond respond);
   void shutdown(const HttpRequest& request, Respond respond);
   /// A reader's answer under `key` (or as it is where key is empty); null becomes 404 with `missing`.
   void read(std::function<nlohmann::json(const StoreReader&)> work, std::string key, std::string missing, Respond respond);

@@ -9,6 +9,7 @@
 #include "base/version.h"
 #include "security/tls.h"
 #include "tools/api.h"
+#include "tools/backup_host.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_host.h"
 #include "tools/study_host.h"
@@ -58,11 +59,13 @@ struct Daemon::Impl {
   SystemClock clock;
   asio::thread_pool search;  // destroyed after io: handlers left there own strands of it
   asio::io_context io{1};
+  ReaderGate gate;
   std::unique_ptr<GroupCommit> store;
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<StudyHost> studies;
   std::unique_ptr<RetrainingHost> retrainings;
   std::unique_ptr<ReaderPool> readers;
+  std::unique_ptr<BackupHost> backups;
   std::unique_ptr<Api> api;
   std::unique_ptr<Access> access;
   std::unique_ptr<Server> server;
@@ -84,13 +87,15 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   check_local_workers(config, address);
   logger("fusiond")->info("starting code_version={} config={}", kCodeVersion, config.to_json().dump());
 
-  Store opened = Store::open(config.db, clock);
+  Store opened = Store::open(config.db, clock, config.wal);
   const int requeued = opened.requeue_leased();
   if (requeued > 0) logger("fusiond")->warn("trials that were running when the last daemon ended are queued again trials={}", requeued);
   const int retrained = opened.requeue_leased_retrainings();
   if (retrained > 0) logger("fusiond")->warn("retrainings that were running go on from their checkpoints retrainings={}", retrained);
   const std::vector<RetrainingRecord> open_retrainings = opened.open_retrainings();
   std::vector<StudyRecord> found = opened.studies();
+  opened.ask_readers(&gate);
+  gate.on_drained([this] { store->tend_log(); });
   store = std::make_unique<GroupCommit>(std::move(opened), [this](std::exception_ptr error) {
     asio::post(io, [this, error] { store_broken(error); });
   });
@@ -100,8 +105,9 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   dispatcher = std::make_unique<Dispatcher>(io, *store, clock, std::move(options));
   studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, config.db);
   retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);
-  readers = std::make_unique<ReaderPool>(config.db, config.reader_threads);
-  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, config.db, clock.steady(),
+  readers = std::make_unique<ReaderPool>(config.db, config.reader_threads, &gate);
+  backups = std::make_unique<BackupHost>(io.get_executor(), config.db);
+  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, *backups, config.db, clock.steady(),
                                          [this](bool drain) { stop(drain, "asked for over HTTP"); }});
   serve(address, port, std::move(tls));
   retrainings->take_up(open_retrainings);
@@ -185,6 +191,7 @@ void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
   boost::system::error_code ignored;
   signals.clear(ignored);  // a second signal ends the daemon at once
   studies->stop();
+  backups->stop();
   if (drain_workers) dispatcher->drain_workers(reason);
   const auto stop_serving = [this] {
     server->stop();
@@ -201,6 +208,7 @@ Daemon::Daemon(DaemonConfig config) : impl_(std::make_unique<Impl>(std::move(con
 
 Daemon::~Daemon() {
   impl_->search.join();
+  impl_->readers.reset();  // the last one of them may still tell the store that it has left
   impl_->store.reset();  // finishes what was posted
 }
 
@@ -219,6 +227,7 @@ int Daemon::run() {
   logger("fusiond")->info("ready listen={} port={} db={}", d.config.listen, port(), d.config.db);
   d.io.run();
   d.search.join();
+  d.readers.reset();
   d.store.reset();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);

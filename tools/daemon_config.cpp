@@ -26,6 +26,8 @@ DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.security = SecurityConfig::read(reader, c.security);
   JsonReader limits = reader.object("limits");
   c.limits = Limits::read(limits, c.limits);
+  JsonReader wal = reader.object("wal");
+  c.wal = LogLimits::read(wal, c.wal);
   reader.raw("$comment");
   reader.finish();
   return c;
@@ -49,7 +51,8 @@ nlohmann::json DaemonConfig::to_json() const {
           {"search_threads", search_threads},
           {"reader_threads", reader_threads},
           {"log_level", log_level},
-          {"limits", limits.to_json()}};
+          {"limits", limits.to_json()},
+          {"wal", wal.to_json()}};
   security.write(document);
   return document;
 }

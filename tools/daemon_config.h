@@ -8,6 +8,7 @@
 
 #include "base/json_reader.h"
 #include "security/security_config.h"
+#include "store/log_keeper.h"
 #include "workers/dispatch/limits.h"
 
 namespace fusion {
@@ -30,6 +31,7 @@ struct DaemonConfig {
   std::string log_level = "info";
   SecurityConfig security;                    ///< keys tls, tokens, loopback
   Limits limits;                              ///< key limits
+  LogLimits wal;                              ///< when the database's write-ahead log is moved into the file
 
   /// Reads the document over `base`. Problems go to the reader.
   static DaemonConfig read(JsonReader& reader, DaemonConfig base);

@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
   fusion::ctl::add_trial_commands(app, context);
   fusion::ctl::add_retraining_commands(app, context);
   fusion::ctl::add_daemon_commands(app, context);
+  fusion::ctl::add_backup_command(app, context);
   fusion::ctl::add_replay_command(app, context);
   fusion::ctl::add_simulate_command(app, context);
   fusion::ctl::add_security_commands(app, context);

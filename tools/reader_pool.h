@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/asio.h"
+#include "store/reader_gate.h"
 #include "store/store_reader.h"
 
 namespace fusion {
@@ -18,8 +19,10 @@ class ReaderPool {
  public:
   using Done = std::function<void(nlohmann::json result, std::exception_ptr error)>;
 
-  /// Connections are opened by the threads that use them, on first use.
-  ReaderPool(std::string database, int threads) : database_(std::move(database)), pool_(static_cast<std::size_t>(threads)) {}
+  /// Connections are opened by the threads that use them, on first use. Each query takes a turn at the gate, if there is one, so that the log
+  /// can be emptied although somebody always asks.
+  ReaderPool(std::string database, int threads, ReaderGate* gate = nullptr)
+      : database_(std::move(database)), gate_(gate), pool_(static_cast<std::size_t>(threads)) {}
   ~ReaderPool() { pool_.join(); }
 
   /// `work` on a reader thread; `done` on `executor`.
@@ -34,6 +37,7 @@ class ReaderPool {
           reader.emplace(StoreReader::open(database_));
           opened = database_;
         }
+        const ReaderGate::Turn turn(gate_);
         result = work(*reader);
       } catch (...) {
         error = std::current_exception();
@@ -46,6 +50,7 @@ class ReaderPool {
 
  private:
   std::string database_;
+  ReaderGate* gate_;
   asio::thread_pool pool_;
 };
 

@@ -31,6 +31,7 @@ void add_fork_command(CLI::App& app, Context& context);     ///< fork
 void add_trial_commands(CLI::App& app, Context& context);   ///< best trials show
 void add_retraining_commands(CLI::App& app, Context& context);  ///< retrain retrainings evaluate
 void add_daemon_commands(CLI::App& app, Context& context);  ///< query workers events health shutdown
+void add_backup_command(CLI::App& app, Context& context);   ///< backup: of a daemon's database, or of a file
 void add_replay_command(CLI::App& app, Context& context);   ///< replay: reads a file, asks no daemon
 void add_security_commands(CLI::App& app, Context& context);  ///< certs tokens: they work on files, without a daemon
 

@@ -34,6 +34,7 @@ struct Exchange {
   std::exception_ptr failure;
   std::string file;  ///< where the body of a 2xx answer goes; empty: into the response
   std::shared_ptr<ssl::context> tls{};  ///< null: plain
+  DownloadProgress progress{};  ///< of a file
 };
 
 constexpr std::uint64_t kLargestFile = 64ull << 30;
@@ -66,7 +67,11 @@ asio::awaitable<void> run_exchange(Exchange& exchange) {
   beast::error_code error;
   parser.get().body().open(exchange.file.c_str(), beast::file_mode::write, error);
   if (error) throw DataError(exchange.file + ": cannot be written: " + error.message());
-  co_await http::async_read(stream, buffer, parser, asio::use_awaitable);
+  const std::uint64_t total = parser.content_length().value_or(0);
+  while (!parser.is_done()) {
+    co_await http::async_read_some(stream, buffer, parser, asio::use_awaitable);
+    if (exchange.progress) exchange.progress(total - parser.content_length_remaining().value_or(total), total);
+  }
   parser.get().body().close();
   exchange.response.emplace();
   exchange.response->result(parser.get().result());
@@ -208,8 +213,9 @@ HttpClient::HttpClient(Url url, std::chrono::milliseconds timeout, Credentials c
   require_hidden_token(credentials_.token, url_.tls, url_.host, url_.text());
 }
 
-void HttpClient::download(const std::string& target, const std::filesystem::path& file) const {
+void HttpClient::download(const std::string& target, const std::filesystem::path& file, const DownloadProgress& progress) const {
   Exchange exchange{url_, make_request(url_, "GET", target, "", credentials_), timeout_, Phase::connecting, std::nullopt, nullptr, file.string()};
+  exchange.progress = progress;
   if (url_.tls) exchange.tls = client_tls(credentials_.ca_file);
   run_whole(exchange);
 }

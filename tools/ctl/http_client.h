@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
@@ -54,6 +55,9 @@ struct Answer {
   const nlohmann::json& list(std::string_view key) const;
 };
 
+/// So many bytes of so many have come; the second is 0 where the daemon does not say.
+using DownloadProgress = std::function<void(std::uint64_t bytes, std::uint64_t total)>;
+
 /// Speaks HTTP/1.1 with the daemon, one connection per request. Calls block; not thread-safe.
 ///
 /// Throws Refused for 4xx, Unreachable where no connection comes about, DaemonFailure for everything else: no answer in time, an
@@ -67,7 +71,7 @@ class HttpClient {
   Answer get(const std::string& target) const { return exchange("GET", target, ""); }
   Answer post(const std::string& target, const std::string& body = "{}") const { return exchange("POST", target, body); }
   /// Writes the answer's bytes to a file, as they come. The file is left as far as it got where this throws.
-  void download(const std::string& target, const std::filesystem::path& file) const;
+  void download(const std::string& target, const std::filesystem::path& file, const DownloadProgress& progress = {}) const;
   /// The same, for requests that may take longer than others.
   HttpClient with_timeout_of_at_least(std::chrono::milliseconds timeout) const {
     return HttpClient(url_, std::max(timeout, timeout_), credentials_);

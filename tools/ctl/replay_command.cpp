@@ -73,14 +73,16 @@ json to_json(const Replayed& replayed) {
   if (const auto& lineage = replayed.study.fork) {
     fork = {{"forked_from", lineage->from.value}, {"forked_at", lineage->at}, {"observed", lineage->observed}};
   }
-  return {{"study", replayed.study.id.value}, {"fork", fork}, {"inherited", replayed.inherited}, {"name", replayed.study.spec.name}, {"state", std::string(name_of(replayed.study.state))},
+  return {{"study", replayed.study.id.value}, {"fork", fork}, {"inherited", replayed.inherited}, {"name", replayed.study.spec.name},
+          {"state", std::string(name_of(replayed.study.state))},
           {"identical", !replayed.difference}, {"proposals", replayed.proposals}, {"told", replayed.told}, {"fits", replayed.fits},
           {"difference", difference}};
 }
 
 std::string line_of(const Replayed& replayed) {
   const auto& fork = replayed.study.fork;
-  const std::string counts = (fork ? std::to_string(replayed.inherited) + " inherited of study " + to_string(fork->from) + ", " : "") + plural(replayed.proposals, "proposal") + ", " + std::to_string(replayed.told) + " told, " +
+  const std::string inherited = fork ? std::to_string(replayed.inherited) + " inherited of study " + to_string(fork->from) + ", " : "";
+  const std::string counts = inherited + plural(replayed.proposals, "proposal") + ", " + std::to_string(replayed.told) + " told, " +
                              plural(replayed.fits, "fit");
   return "study " + to_string(replayed.study.id) + " \"" + one_line(replayed.study.spec.name) + "\": " +
          (replayed.difference ? "differs behind " + counts + "\n  " + one_line(replayed.difference->sentence())

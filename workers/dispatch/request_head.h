@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,6 +25,7 @@ struct HttpResponse {
   std::string body;
   std::string file{};  ///< if there is one, its bytes are sent in place of the body, piece by piece
   std::vector<std::pair<std::string, std::string>> headers{};
+  std::shared_ptr<const void> keep{};  ///< lives until the answer was sent, or cannot be sent: what owns the file
 };
 
 /// {"error": {"problems": [sentence]}}: how every error is answered.
