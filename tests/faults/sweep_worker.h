@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "tests/faults/witness.h"
+
+namespace fusion::testing {
+
+/// A worker of one thread that scores architectures by a formula, two epochs each, and says one thing at a time: it waits for each
+/// acknowledgement. So what it does is the same in each run. Keeps what is not acknowledged over connections, as a worker must.
+class SweepWorker {
+ public:
+  explicit SweepWorker(Witness& witness);
+  ~SweepWorker();
+
+  /// Connects and works until so many results are acknowledged in all, or the connection ends. True for the former; it is still connected then.
+  bool work(std::uint16_t port, std::size_t results);
+  /// Reads until the daemon ends the connection.
+  void stay_to_the_end();
+
+  static double score_of(const Architecture& architecture, int epoch);
+
+ private:
+  class Line;
+  void take(const protocol::Pack& pack);
+  void take(const protocol::Ack& ack);
+  void take(const protocol::Cancel& cancel);
+  void hear(const protocol::Message& message);
+  void say_next();
+
+  Witness& witness_;
+  std::unique_ptr<Line> line_;
+  std::deque<std::pair<protocol::Held, protocol::Message>> reports_;  ///< in their order; the first one was said if `waiting_`
+  bool waiting_ = false;
+};
+
+}  // namespace fusion::testing
