@@ -22,6 +22,7 @@ class System {
   void kill_daemon();
 
   Process& daemon() { return *daemon_; }
+  const std::string& url() const { return url_; }  ///< of the daemon that was started last
   const TemporaryFolder& folder() const { return folder_; }
   Process::Options options() const;
 
