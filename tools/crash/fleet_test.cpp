@@ -25,8 +25,8 @@ using std::chrono::milliseconds;
 using Seconds = std::chrono::duration<double>;
 
 struct FleetOptions {
-  int workers = 200, studies = 6;
-  double minutes = 2, epoch_s = 0.5, leaves_per_min = 30, deaths_per_min = 30, patience_s = 120, sample_s = 5;
+  int workers = 200, studies = 0;  // studies: 0: one for eight workers
+  double minutes = 2, epoch_s = 1, leaves_per_min = 30, deaths_per_min = 30, patience_s = 120, sample_s = 5;
   std::uint64_t seed = 1;
   bool json = false, keep = false;
   std::string folder;
@@ -84,7 +84,7 @@ class Fleet {
   static Scene::Options scene_options(const FleetOptions& options) {
     Scene::Options scene;
     scene.folder = options.folder;
-    scene.daemon_options = {"--lease-s", "15"};
+    scene.daemon_options = {"--lease-s", "10"};
     char epoch[32];
     std::snprintf(epoch, sizeof epoch, "%g", options.epoch_s);
     scene.worker_options = {"--pack", "2", "--simulate-epoch-s", epoch, "--simulate-failures", "0.01", "--simulate-preemptions", "0.01",
@@ -110,7 +110,8 @@ class Fleet {
   void reap() {
     std::erase_if(scene_.workers(), [this](auto& entry) {
       const std::optional<int> status = entry.second->status();
-      if (status && *status != 0 && *status != 128 + SIGKILL) {
+      // SIGTERM kills a program that has not begun to listen for it: a newcomer.
+      if (status && *status != 0 && *status != 128 + SIGKILL && *status != 128 + SIGTERM) {
         throw DataError("worker " + entry.first + " ended with status " + std::to_string(*status) + "; its log is in " + options_.folder);
       }
       return status.has_value();
@@ -175,6 +176,7 @@ int report(const FleetOptions& options, Fleet& fleet) {
 int fleet_test(FleetOptions options) {
   const RunFolder folder(options.folder, "fusion-fleet");
   options.folder = folder.path().string();
+  if (options.studies == 0) options.studies = std::max(3, options.workers / 8);
   int status = 1;
   {
     Fleet fleet(options);
@@ -196,7 +198,7 @@ int main(int argc, char** argv) {
   app.add_option("--minutes", options.minutes, "How long")->check(CLI::Range(0.01, 100'000.0))->capture_default_str();
   app.add_option("--leaves-per-min", options.leaves_per_min, "Workers told to leave")->check(CLI::Range(0.0, 60'000.0))->capture_default_str();
   app.add_option("--deaths-per-min", options.deaths_per_min, "Workers killed")->check(CLI::Range(0.0, 60'000.0))->capture_default_str();
-  app.add_option("--studies", options.studies, "Studies that run at once")->check(CLI::Range(1, 1'000))->capture_default_str();
+  app.add_option("--studies", options.studies, "Studies that run at once [one for eight workers]")->check(CLI::Range(1, 1'000));
   app.add_option("--epoch-s", options.epoch_s, "Seconds of a simulated epoch; a trial has three")->check(CLI::Range(0.0, 3'600.0))->capture_default_str();
   app.add_option("--sample-s", options.sample_s, "Between two looks at the daemon's cost")->check(CLI::Range(0.1, 3'600.0))->capture_default_str();
   app.add_option("--patience-s", options.patience_s, "At the end: stuck is what does not move for so long")->check(CLI::Range(1.0, 86'400.0))->capture_default_str();

@@ -130,7 +130,8 @@ std::vector<std::string> Scene::stop(std::chrono::seconds limit) {
   std::vector<std::string> problems;
   const auto expect_end = [&](const std::string& who, Program& program) {
     const std::optional<int> status = program.wait(limit);
-    if (status == 0) return;
+    const bool newcomer = status == 128 + SIGTERM && &program != daemon_.get();  // told before it listened for that
+    if (status == 0 || newcomer) return;
     problems.push_back(who + (status ? " ended with status " + std::to_string(*status) : " does not end"));
   };
   for (auto& [name, worker] : workers_) worker->signal(SIGTERM);

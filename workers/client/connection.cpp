@@ -18,9 +18,11 @@ Connection::Connection(asio::io_context& io) : socket_(io), resolver_(io), alarm
 asio::awaitable<void> Connection::open(DaemonUrl url, std::string token, std::shared_ptr<ssl::context> tls) {
   const auto self = shared_from_this();
   const auto endpoints = co_await resolver_.async_resolve(url.host, url.port, use_awaitable);
+  throw_if_cut();
   beast::tcp_stream& stream = beast::get_lowest_layer(socket_);
   stream.expires_after(kOpening);
   co_await stream.async_connect(endpoints, use_awaitable);
+  throw_if_cut();
   stream.socket().set_option(tcp::no_delay(true));
   if (tls) co_await connect_tls(socket_.next_layer(), tls, url.host, url.text());
   stream.expires_never();  // from here on the WebSocket keeps the time
@@ -50,6 +52,11 @@ asio::awaitable<void> Connection::open(DaemonUrl url, std::string token, std::sh
   auto writer = [self]() { return self->write(); };
   auto ended = [self](std::exception_ptr) { self->cut(); };  // the reader says why
   asio::co_spawn(socket_.get_executor(), std::move(writer), std::move(ended));
+}
+
+// What had ended already when it was cut is not undone by closing the socket: a connect would open it again.
+void Connection::throw_if_cut() const {
+  if (cut_) throw boost::system::system_error(asio::error::operation_aborted);
 }
 
 void Connection::check_answer(const websocket::response_type& answer, const DaemonUrl& url) const {

@@ -39,6 +39,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   asio::awaitable<void> write();
+  void throw_if_cut() const;
   void check_answer(const websocket::response_type& answer, const DaemonUrl& url) const;
 
   websocket::stream<Stream> socket_;

@@ -403,6 +403,7 @@ asio::awaitable<void> WorkerClient::Impl::keep_connected() {
     pause_.expires_after(next_pause());
     boost::system::error_code woken;
     co_await pause_.async_wait(asio::redirect_error(asio::use_awaitable, woken));
+    if (over_ || failure_) co_return;  // it was told to leave meanwhile, and holds nothing that a daemon would have to hear of
   }
 }
 
