@@ -149,7 +149,7 @@ TEST(FailuresTest, WrongCommandLines) {
   EXPECT_THAT(said({"best", "1", "--top", "0"}), HasSubstr("--top"));
   EXPECT_THAT(said({"watch"}), HasSubstr("ID is required"));
   EXPECT_THAT(said({"list", "--frob"}), HasSubstr("--frob"));
-  EXPECT_THAT(said({"list", "--url", "https://x"}), HasSubstr("--url: expected http://HOST[:PORT][/PREFIX], got \"https://x\""));
+  EXPECT_THAT(said({"list", "--url", "ftp://x"}), HasSubstr("--url: expected http://HOST[:PORT][/PREFIX] or https://HOST[:PORT][/PREFIX], got \"ftp://x\""));
 }
 
 TEST(FailuresTest, AFullDiskIsNoticed) {
