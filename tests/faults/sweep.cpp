@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::chrono::seconds kLimit{120};  // for a study that takes some milliseconds
+constexpr std::chrono::seconds kLimit{30};  // for a study that takes some milliseconds
 
 /// Six architectures of one step, then three of two: nine trials, two surrogate fits.
 json study() {
