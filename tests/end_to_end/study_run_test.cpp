@@ -1,6 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "base/files.h"
 #include "base/json_reader.h"
 #include "tests/end_to_end/system.h"
@@ -33,6 +36,11 @@ TEST(StudyRunTest, AStudyRunsToItsEndAndEveryCommandShowsIt) {
   EXPECT_EQ(trial["attempt_log"][0]["outcome"], "completed");
   EXPECT_EQ(trial["attempt_log"][0]["engine"], "plain");
   EXPECT_FALSE(trial["attempt_log"][0]["torch_version"].get<std::string>().empty());
+  // The study may have ended before the second worker was up.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (system.ctl_json({"workers"})["workers"].size() < 2 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
   EXPECT_EQ(system.ctl_json({"workers"})["workers"].size(), 2u);
   EXPECT_EQ(system.ctl_json({"fits", "1"})["fits"].size(), 4u);
   EXPECT_EQ(system.ctl_json({"query", "select count(*) from trials"})["rows"][0][0], 27);
