@@ -50,8 +50,11 @@ int simulate(WorkerCommand& command) {
                          command.simulation.epoch_s, command.simulation.failures, command.simulation.oom, command.simulation.preemptions,
                          command.simulation.crashes, command.simulation.seed);
   const SimulatedTrainer trainer(objective, command.simulation, static_cast<std::size_t>(command.client.pack));
-  const WorkerEnd end = WorkerClient(command.client, [&](PackSession& session) { trainer(session); }, refuse_to_simulate_retraining).run();
-  return command.surroundings.exit_status(end);
+  command.devices.begin(command.client.device);
+  WorkerClient client(command.client, [&](PackSession& session) { trainer(session); }, refuse_to_simulate_retraining);
+  const WorkerDevices::Watch watch = command.devices.watch(client);
+  const WorkerEnd end = client.run();
+  return command.surroundings.exit_status(command.devices.lost() ? WorkerEnd::device_lost : end);
 }
 
 }  // namespace
@@ -64,6 +67,7 @@ int main(int argc, char** argv) {
   command.add_options(app);
 
   return run_main("fusion-worker", app, argc, argv, [&] {
+    if (command.devices.list_only()) return command.devices.list();
     if (command.simulate.empty()) become_the_trainer(argv);
     configure_logs(command.log_level);
     if (command.die_with_parent && !die_with(parent)) return 0;

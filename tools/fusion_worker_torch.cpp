@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -32,6 +34,13 @@ int pack_on_gpu(std::int64_t free_bytes) {
   return static_cast<int>(std::clamp(free_bytes / kGpuBytesOfTrial, kLeastPackOnGpu, kMostPackOnGpu));
 }
 
+/// What is free changes while others use the GPU too; what was asked for with --pack stays.
+fusion::WorkerTrainer::Room room_on_gpu(const fusion::WorkerCommand& command) {
+  const std::int64_t bytes = command.devices.usable_bytes(fusion::check_training_device(command.client.device).value_or(0));
+  const int trials = command.pack > 0 ? command.pack : pack_on_gpu(bytes);
+  return {static_cast<std::size_t>(trials), bytes};
+}
+
 /// OpenBLAS and OpenMP read their thread counts when they are loaded, before main: set them and begin again.
 void begin_again_with_one_thread(char** argv) {
   if (std::getenv("OMP_NUM_THREADS") != nullptr && std::getenv("OPENBLAS_NUM_THREADS") != nullptr) return;
@@ -54,6 +63,7 @@ void log_end(const fusion::WorkerTimes& times) {
 int main(int argc, char** argv) {
   using namespace fusion;  // NOLINT: main only
   const pid_t parent = ::getppid();
+  ::setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);  // NVML's order, and that of CUDA_VISIBLE_DEVICES as people mean it
   begin_again_with_one_thread(argv);
   keep_freed_memory();
   CLI::App app{WorkerCommand::description()};
@@ -68,18 +78,25 @@ int main(int argc, char** argv) {
     command.finish();
     WorkerClientOptions& options = command.client;
     options.torch_version = compat::kTorchVersion;
+    command.devices.begin(options.device);
     const std::optional<std::int64_t> gpu_bytes = check_training_device(options.device);  // refuses one that is not there before anything else
-    command.settle_pack(gpu_bytes ? pack_on_gpu(*gpu_bytes) : kPackOnCpu);
+    command.settle_pack(gpu_bytes ? pack_on_gpu(command.devices.usable_bytes(*gpu_bytes)) : kPackOnCpu);
     prepare_training_thread();
     WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
-    const WorkerRetrainer retrainer(options.device);
+    const AskLost lost = [&command] { return command.devices.lost(); };
+    trainer.set_lost(lost);
+    if (gpu_bytes) trainer.set_room([&command] { return room_on_gpu(command); });
+    WorkerRetrainer retrainer(options.device);
+    retrainer.set_lost(lost);
     WorkerTimes times;
     const auto train = [&](PackSession& session) {
       const WorkerTimes::Pack at_work(times);
       trainer(session);
     };
-    const WorkerEnd end = WorkerClient(options, train, [&](RetrainingSession& session) { retrainer(session); }).run();
+    WorkerClient client(options, train, [&](RetrainingSession& session) { retrainer(session); });
+    const WorkerDevices::Watch watch = command.devices.watch(client);
+    const WorkerEnd end = client.run();
     log_end(times);
-    return command.surroundings.exit_status(end);
+    return command.surroundings.exit_status(command.devices.lost() ? WorkerEnd::device_lost : end);
   });
 }

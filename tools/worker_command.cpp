@@ -43,6 +43,7 @@ const char* WorkerCommand::description() {
 
 void WorkerCommand::add_options(CLI::App& app) {
   surroundings.add_options(app);
+  devices.add_options(app);
   app.add_option("--name", client.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", client.device, "cpu or cuda:N")->capture_default_str();
   app.add_option("--pack", pack, "Trials to train together [8 on cpu; on cuda one per 64 MB of free memory, 8 to 256]")->check(CLI::Range(1, 32'768));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "tools/worker_devices.h"
 #include "tools/worker_surroundings.h"
 #include "workers/client/worker_client.h"
 #include "workers/simulate/simulation_options.h"
@@ -16,6 +17,7 @@ namespace fusion {
 struct WorkerCommand {
   WorkerClientOptions client;  ///< name and device as given; the rest by `finish`
   WorkerSurroundings surroundings;
+  WorkerDevices devices;
   std::string log_level = "info", journal;
   int pack = 0, slots = 0;  ///< 0: not given
   bool die_with_parent = false;

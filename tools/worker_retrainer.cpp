@@ -1,6 +1,8 @@
 #include "tools/worker_retrainer.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "workers/train/export_model.h"
 #include "workers/train/retrain.h"
@@ -15,7 +17,12 @@ void WorkerRetrainer::operator()(RetrainingSession& session) const {
   context.on_epoch = [&](const RetrainingEpoch& epoch) { session.on_epoch(epoch); };
   context.on_progress = [&](const RetrainingProgress& progress) { session.on_progress(progress); };
   context.export_model = export_model;
-  session.on_end(retrain(session.job(), context));
+  work_on_device(lost_, [&] {
+    RetrainingOutcome outcome = retrain(session.job(), context);
+    if (outcome.outcome != Outcome::failed) return session.on_end(std::move(outcome));
+    if (const auto lost = lost_ ? lost_() : std::nullopt) throw DeviceLost(*lost);
+    session.on_end(std::move(outcome));
+  });
 }
 
 }  // namespace fusion

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "tools/lost_device.h"
 #include "workers/client/retraining_session.h"
 
 namespace fusion {
@@ -12,10 +13,13 @@ namespace fusion {
 class WorkerRetrainer {
  public:
   explicit WorkerRetrainer(std::string device) : device_(std::move(device)) {}
+  /// Where the device is gone, the retraining has not failed: DeviceLost is thrown.
+  void set_lost(AskLost lost) { lost_ = std::move(lost); }
   void operator()(RetrainingSession& session) const;
 
  private:
   std::string device_;
+  AskLost lost_;
 };
 
 }  // namespace fusion

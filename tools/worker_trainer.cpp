@@ -1,5 +1,7 @@
 #include "tools/worker_trainer.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -39,18 +41,36 @@ const FeatureSet& WorkerTrainer::features(const protocol::PackHeader& header) {
 }
 
 void WorkerTrainer::operator()(PackSession& session) {
-  const protocol::PackHeader& header = session.header();
-  const FeatureSet& set = features(header);
+  work_on_device(lost_, [&] { train(session); });
+}
+
+/// All but the callbacks that end trials.
+PackContext WorkerTrainer::context_of(PackSession& session, const DatasetSpec& dataset) {
+  const Room most = room_ ? room_() : Room{pack_, 0};
   PackContext context;
   context.device = device_;
-  context.room = pack_;
-  context.order_seed = header.order_seed;
-  if (header.training.weight_sharing) context.bank = &banks_[header.study];
-  context.on_epoch = [&](const TrialJob& job, const EpochReport& report) { session.on_epoch(job, report); };
-  context.on_end = [&](TrialOutcome outcome) { session.on_end(std::move(outcome)); };
-  context.more = [&](std::size_t room) { return fitting(session.more(room), set.spec(), session); };
+  context.room = std::clamp<std::size_t>(most.trials, 1, pack_);
+  context.memory_bytes = most.memory_bytes;
+  context.order_seed = session.header().order_seed;
+  if (session.header().training.weight_sharing) context.bank = &banks_[session.header().study];
+  context.on_epoch = [&session](const TrialJob& job, const EpochReport& report) { session.on_epoch(job, report); };
+  context.more = [&session, &dataset](std::size_t room) { return fitting(session.more(room), dataset, session); };
+  return context;
+}
+
+void WorkerTrainer::train(PackSession& session) {
+  const protocol::PackHeader& header = session.header();
+  const FeatureSet& set = features(header);
+  PackContext context = context_of(session, set.spec());
+  std::optional<std::string> lost;
+  context.on_end = [&](TrialOutcome outcome) {
+    if (outcome.outcome == Outcome::failed && lost_ && !lost) lost = lost_();
+    if (outcome.outcome == Outcome::failed && lost) outcome.outcome = Outcome::preempted, outcome.error = *lost;
+    session.on_end(std::move(outcome));
+  };
   std::vector<PackTrial> trials = fitting(session.trials(), set.spec(), session);
   if (!trials.empty()) train_pack(std::move(trials), header.training, training_data(set), context);
+  if (lost) throw DeviceLost(*lost);
 }
 
 }  // namespace fusion

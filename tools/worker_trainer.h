@@ -1,10 +1,14 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "tools/lost_device.h"
 #include "workers/client/pack_session.h"
 #include "workers/data/features.h"
 #include "workers/train/trainer.h"
@@ -18,15 +22,30 @@ class WorkerTrainer {
   /// `pack`: trials to train at once.
   WorkerTrainer(std::string device, std::size_t pack) : device_(std::move(device)), pack_(pack) {}
 
+  /// Where the device is gone, no trial has failed: those that did go back, and DeviceLost is thrown.
+  void set_lost(AskLost lost) { lost_ = std::move(lost); }
+
+  /// What a pack may take when it begins: trials at once, at most `pack`, and bytes of the device's memory (0: what is free).
+  struct Room {
+    std::size_t trials = 0;
+    std::int64_t memory_bytes = 0;
+  };
+  /// Asked before every pack; without it always `pack` trials.
+  void set_room(std::function<Room()> room) { room_ = std::move(room); }
+
   /// Trains what the session has and gets (workers/train/trainer.h). A trial that does not fit the features fails alone. Throws Error for
   /// features that are not as the study expects them: the caller fails every trial with it.
   void operator()(PackSession& session);
 
  private:
+  void train(PackSession& session);
+  PackContext context_of(PackSession& session, const DatasetSpec& dataset);
   const FeatureSet& features(const protocol::PackHeader& header);
 
   std::string device_;
   std::size_t pack_;
+  AskLost lost_;
+  std::function<Room()> room_;
   std::shared_ptr<const FeatureSet> open_;
   std::string open_path_;
   std::map<StudyId, WeightBank> banks_;

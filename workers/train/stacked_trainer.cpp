@@ -94,7 +94,8 @@ class StackedPack {
   std::int64_t feature_bytes() const {
     if (settings_.feature_bytes >= 0) return settings_.feature_bytes;
     const std::optional<std::int64_t> free = backend_.free_bytes();
-    return free ? *free / 2 : std::numeric_limits<std::int64_t>::max();
+    if (!free) return std::numeric_limits<std::int64_t>::max();
+    return (context_.memory_bytes > 0 ? std::min(*free, context_.memory_bytes) : *free) / 2;
   }
 
   // ---- beginnings

@@ -27,6 +27,7 @@ struct PackContext {
   std::string engine = "auto";   ///< "plain", "stacked", "autograd", or "auto": plain on a CPU, stacked on a GPU
   std::uint64_t order_seed = 0;  ///< of the rows' order: one for all trials of a study (workers/train/epoch_order.h)
   std::size_t room = 0;          ///< trials to train at once, where `more` has them; 0: as many as there are at first
+  std::int64_t memory_bytes = 0; ///< of a GPU's memory that features and trials may take; 0: what is free
   WeightBank* bank = nullptr;    ///< of the study; used with TrainingOptions::weight_sharing only
   /// Called after every epoch of every trial. May be empty.
   std::function<void(const TrialJob&, const EpochReport&)> on_epoch;
