@@ -69,6 +69,7 @@ void set_signals_and_group(posix_spawnattr_t& attributes) {
 std::vector<std::string> environment_of(const ChildCommand& command) {
   std::vector<std::string> result;
   for (const auto& [key, value] : command.environment) result.push_back(key + "=" + value);
+  if (command.only_environment) return result;
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     if (!command.environment.contains(std::string(text.substr(0, text.find('='))))) result.emplace_back(text);
@@ -87,7 +88,10 @@ std::vector<char*> pointers_to(std::vector<std::string>& texts) {
 
 pid_t start_child(const ChildCommand& command) {
   SpawnSettings settings;
-  ::posix_spawn_file_actions_addopen(&settings.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  if (command.input < 0) ::posix_spawn_file_actions_addopen(&settings.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  else ::posix_spawn_file_actions_adddup2(&settings.actions, command.input, STDIN_FILENO);
+  if (command.output >= 0) ::posix_spawn_file_actions_adddup2(&settings.actions, command.output, STDOUT_FILENO);
+  if (command.errors >= 0) ::posix_spawn_file_actions_adddup2(&settings.actions, command.errors, STDERR_FILENO);
   ::posix_spawn_file_actions_addclosefrom_np(&settings.actions, STDERR_FILENO + 1);
   set_signals_and_group(settings.attributes);
 

@@ -14,7 +14,10 @@ struct ChildCommand {
   std::string program;                             ///< path; PATH is not searched
   std::vector<std::string> arguments;              ///< without the program's name
   std::map<std::string, std::string> environment;  ///< added to, or in place of, this process's own
+  bool only_environment = false;                   ///< `environment` is all of it
   std::optional<int> core;                         ///< the only core it may run on
+  /// Descriptors that become its standard input, output and errors; -1: /dev/null, and this process's output and errors. They stay open here.
+  int input = -1, output = -1, errors = -1;
 };
 
 /// Starts a child: standard input is empty, output and errors are this process's, no other file descriptor is inherited (a

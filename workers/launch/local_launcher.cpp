@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kBadInput = 2;  // the exit status of every program of ours
+constexpr int kMostAtOnce = 64;
 
 /// How many GPUs a child will see; at least 1, so that a host without any gets the worker's own sentence.
 int gpu_count() {
@@ -49,8 +50,14 @@ class LocalLauncher::Impl : public std::enable_shared_from_this<Impl> {
   Impl(asio::io_context& io, LocalLauncherOptions options);
   ~Impl();
   void start();
+  int may_launch() const { return stopping_ || stuck() ? 0 : kMostAtOnce; }
+  void launch(int count);
+  int withdraw(int count);
+  void retire(const std::set<std::string>& names);
   void stop(std::function<void()> done);
   std::vector<LaunchedWorker> workers() const;
+  std::string problem() const;
+  bool stuck() const;
 
  private:
   enum class State { waiting, running, given_up, stopped };
@@ -62,11 +69,14 @@ class LocalLauncher::Impl : public std::enable_shared_from_this<Impl> {
     pid_t pid = 0;
     int starts = 0;
     std::string last_end;
-    Clock::time_point started;
+    Clock::time_point made = Clock::now(), started;
     std::chrono::milliseconds pause{0};
+    bool leaving = false;
     asio::steady_timer pause_timer;
   };
 
+  Worker& add();
+  Worker* find(int index);
   ChildCommand command_of(const Worker& worker) const;
   void start(Worker& worker);
   void await_ends();
@@ -74,6 +84,7 @@ class LocalLauncher::Impl : public std::enable_shared_from_this<Impl> {
   void ended(Worker& worker, int wait_status);
   void start_later(Worker& worker);
   void give_up(Worker& worker);
+  void end_by_force(Worker& worker);
   std::size_t running() const;
   void kill_late();
   void finish_stop();
@@ -98,11 +109,21 @@ LocalLauncher::Impl::Impl(asio::io_context& io, LocalLauncherOptions options)
   if (options_.device == "cuda") gpus_ = gpu_count();
   const bool on_cpu = options_.device.empty() || options_.device == "cpu";
   if (options_.pin && on_cpu) cores_ = usable_cores();
-  if (cores_.size() < static_cast<std::size_t>(std::max(options_.count, 0))) cores_.clear();
-  for (int i = 0; i < options_.count; ++i) {
-    const std::string name = options_.name_prefix.empty() ? "" : options_.name_prefix + "-" + std::to_string(i);
-    workers_.push_back(std::make_unique<Worker>(i, name, io_));
-  }
+  for (int i = 0; i < options_.count; ++i) add();
+}
+
+// At the lowest place that is free, so that cores and GPUs are shared out evenly.
+LocalLauncher::Impl::Worker& LocalLauncher::Impl::add() {
+  int place = 0;
+  while (find(place) != nullptr) ++place;
+  const std::string name = options_.name_prefix.empty() ? "" : options_.name_prefix + "-" + std::to_string(place);
+  workers_.push_back(std::make_unique<Worker>(place, name, io_));
+  return *workers_.back();
+}
+
+LocalLauncher::Impl::Worker* LocalLauncher::Impl::find(int index) {
+  const auto found = std::ranges::find_if(workers_, [&](const auto& worker) { return worker->index == index; });
+  return found == workers_.end() ? nullptr : found->get();
 }
 
 LocalLauncher::Impl::~Impl() {
@@ -136,7 +157,8 @@ ChildCommand LocalLauncher::Impl::command_of(const Worker& worker) const {
   }
   if (options_.die_with_parent) command.arguments.push_back("--die-with-parent");
   command.environment = options_.environment;
-  if (!cores_.empty()) command.core = cores_[static_cast<std::size_t>(worker.index)];
+  const bool enough = workers_.size() <= cores_.size() && static_cast<std::size_t>(worker.index) < cores_.size();
+  if (enough) command.core = cores_[static_cast<std::size_t>(worker.index)];
   return command;
 }
 
@@ -171,6 +193,7 @@ void LocalLauncher::Impl::look_for_ends() {
     if (worker->state != State::running) continue;
     if (const auto status = ended_child(worker->pid)) ended(*worker, *status);
   }
+  std::erase_if(workers_, [](const auto& worker) { return worker->leaving && worker->state == State::stopped; });
   finish_stop();
 }
 
@@ -178,8 +201,9 @@ void LocalLauncher::Impl::ended(Worker& worker, int wait_status) {
   worker.last_end = end_text(wait_status);
   const auto lived = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - worker.started);
   if (lived >= options_.settled) worker.pause = std::chrono::milliseconds(0);
-  if (stopping_) {
+  if (stopping_ || worker.leaving) {
     worker.state = State::stopped;
+    worker.pause_timer.cancel();
     logger("launch")->info("local worker ended index={} pid={} end=\"{}\"", worker.index, std::exchange(worker.pid, 0), worker.last_end);
   } else if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == kBadInput) {
     give_up(worker);
@@ -204,9 +228,45 @@ void LocalLauncher::Impl::start_later(Worker& worker) {
   worker.state = State::waiting;
   worker.pause = std::clamp(worker.pause * 2, options_.backoff_min, options_.backoff_max);
   worker.pause_timer.expires_after(worker.pause);
-  worker.pause_timer.async_wait([weak = weak_from_this(), &worker](boost::system::error_code error) {
+  worker.pause_timer.async_wait([weak = weak_from_this(), index = worker.index](boost::system::error_code error) {
     const auto self = weak.lock();
-    if (!error && self && !self->stopping_) self->start(worker);
+    if (error || !self || self->stopping_) return;
+    Worker* waiting = self->find(index);
+    if (waiting != nullptr && waiting->state == State::waiting) self->start(*waiting);
+  });
+}
+
+void LocalLauncher::Impl::launch(int count) {
+  for (int i = 0; i < std::min(count, may_launch()); ++i) start(add());
+}
+
+int LocalLauncher::Impl::withdraw(int count) {
+  int taken = 0;
+  std::erase_if(workers_, [&](const auto& worker) { return worker->state == State::waiting && taken < count && ++taken > 0; });
+  return taken;
+}
+
+void LocalLauncher::Impl::retire(const std::set<std::string>& names) {
+  for (const auto& worker : workers_) {
+    if (worker->state != State::running || worker->leaving || !names.contains(worker->name)) continue;
+    worker->leaving = true;
+    worker->pause_timer.expires_after(options_.leave_wait);
+    worker->pause_timer.async_wait([weak = weak_from_this(), index = worker->index](boost::system::error_code error) {
+      const auto self = weak.lock();
+      if (error || !self) return;
+      if (Worker* late = self->find(index); late != nullptr && late->leaving && late->state == State::running) self->end_by_force(*late);
+    });
+  }
+}
+
+/// SIGTERM, and when that does not help SIGKILL.
+void LocalLauncher::Impl::end_by_force(Worker& worker) {
+  ::kill(worker.pid, SIGTERM);
+  worker.pause_timer.expires_after(options_.stop_wait);
+  worker.pause_timer.async_wait([weak = weak_from_this(), index = worker.index, pid = worker.pid](boost::system::error_code error) {
+    const auto self = weak.lock();
+    if (error || !self) return;
+    if (const Worker* late = self->find(index); late != nullptr && late->state == State::running && late->pid == pid) ::kill(pid, SIGKILL);
   });
 }
 
@@ -255,16 +315,42 @@ std::vector<LaunchedWorker> LocalLauncher::Impl::workers() const {
   static constexpr const char* kNames[] = {"waiting", "running", "given_up", "stopped"};
   std::vector<LaunchedWorker> list;
   for (const auto& w : workers_) {
-    const bool here = w->state == State::running;
-    list.push_back({w->name, kNames[static_cast<int>(w->state)], here ? w->pid : 0, w->starts, w->last_end});
+    LaunchedWorker worker;
+    worker.name = w->name;
+    worker.state = w->leaving ? "leaving" : kNames[static_cast<int>(w->state)];
+    worker.process = w->state == State::running ? w->pid : 0;
+    worker.starts = w->starts;
+    worker.last_end = w->last_end;
+    worker.since_s = std::chrono::duration<double>(Clock::now() - w->made).count();
+    list.push_back(std::move(worker));
   }
   return list;
+}
+
+std::string LocalLauncher::Impl::problem() const {
+  const auto lost = std::ranges::count_if(workers_, [](const auto& w) { return w->state == State::given_up; });
+  if (lost > 0) {
+    return std::to_string(lost) + " of " + std::to_string(workers_.size()) +
+           " given up with exit status 2: their input is wrong, and why stands in the daemon's log";
+  }
+  const auto waiting = std::ranges::find_if(workers_, [](const auto& w) { return w->state == State::waiting && !w->last_end.empty(); });
+  return waiting == workers_.end() ? "" : (*waiting)->name + " ended (" + (*waiting)->last_end + ") and is started again after a pause";
+}
+
+bool LocalLauncher::Impl::stuck() const {
+  return std::ranges::any_of(workers_, [](const auto& w) { return w->state == State::given_up; });
 }
 
 LocalLauncher::LocalLauncher(asio::io_context& io, LocalLauncherOptions options)
     : impl_(std::make_shared<Impl>(io, std::move(options))) {}
 LocalLauncher::~LocalLauncher() = default;
 void LocalLauncher::start() { impl_->start(); }
+int LocalLauncher::may_launch() const { return impl_->may_launch(); }
+void LocalLauncher::launch(int count) { impl_->launch(count); }
+int LocalLauncher::withdraw(int count) { return impl_->withdraw(count); }
+void LocalLauncher::retire(const std::set<std::string>& names) { impl_->retire(names); }
+std::string LocalLauncher::problem() const { return impl_->problem(); }
+bool LocalLauncher::stuck() const { return impl_->stuck(); }
 void LocalLauncher::stop(std::function<void()> done) { impl_->stop(std::move(done)); }
 std::vector<LaunchedWorker> LocalLauncher::workers() const { return impl_->workers(); }
 

@@ -13,7 +13,7 @@
 namespace fusion {
 
 struct LocalLauncherOptions {
-  int count = 1;
+  int count = 1;                       ///< to begin with
   std::string program;                 ///< empty: fusion-worker beside the running program
   std::vector<std::string> arguments;  ///< the same for all
   /// Worker n is told `--name <prefix>-<n>`. Once started again it has the same name, so that the daemon sees at once what was lost with
@@ -32,6 +32,8 @@ struct LocalLauncherOptions {
   std::chrono::milliseconds backoff_min{1'000}, backoff_max{60'000}, settled{60'000};
   /// How long `stop` waits after SIGTERM before it kills. A worker that leaves may wait 10 s for acknowledgements.
   std::chrono::milliseconds stop_wait{15'000};
+  /// How long one that was asked over its connection to leave may take until it is told SIGTERM.
+  std::chrono::milliseconds leave_wait{30'000};
 
   static std::string default_name_prefix();
 };
@@ -39,7 +41,7 @@ struct LocalLauncherOptions {
 /// Workers as child processes of the daemon, on its own host.
 ///
 /// A worker that ends is started again, whatever its exit status, except 2: that is bad input, which stays bad, and its sentence
-/// stands on the shared stderr. Children are told SIGTERM by `stop`; those that a launcher being destroyed still has are killed.
+/// stands on the shared stderr. One that is to leave is not started again. Children are told SIGTERM by `stop`; those that a launcher being destroyed still has are killed.
 ///
 /// The kernel counts the thread that started a worker as its parent: `io` must be run by a thread that lives as long as the process.
 class LocalLauncher final : public Launcher {
@@ -49,8 +51,15 @@ class LocalLauncher final : public Launcher {
 
   /// Throws ConfigError if the program is not there or not executable.
   void start() override;
+  int may_launch() const override;
+  void launch(int count) override;
+  int withdraw(int count) override;
+  void retire(const std::set<std::string>& names) override;
+  void connected(const std::set<std::string>&) override {}
   void stop(std::function<void()> done) override;
   std::vector<LaunchedWorker> workers() const override;
+  std::string problem() const override;
+  bool stuck() const override;
 
  private:
   class Impl;

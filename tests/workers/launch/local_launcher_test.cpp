@@ -170,6 +170,39 @@ TEST_F(LocalLauncherTest, StopDuringThePauseStartsNothing) {
   EXPECT_EQ(worker().state, "stopped");
 }
 
+TEST_F(LocalLauncherTest, GrowsAndLetsGo) {
+  LocalLauncherOptions options;
+  options.count = 1;
+  options.name_prefix = "p";
+  options.leave_wait = options.stop_wait = 50ms;
+  launch("echo $2 >> $0/names; trap '' TERM; while true; do sleep 0.05; done", options);
+  launcher_->launch(2);
+  until([&] { return lines("names").size() == 3; });
+  EXPECT_EQ(launcher_->withdraw(3), 0) << "all of them run";
+  launcher_->retire({"p-1", "p-7"});
+  EXPECT_EQ(worker(1).state, "leaving");
+  EXPECT_FALSE(worker(1).counts());
+  until([&] { return launcher_->workers().size() == 2; });  // it was asked, then told, then killed
+  launcher_->launch(1);
+  until([&] { return lines("names").size() == 4; });
+  EXPECT_EQ(lines("names").back(), "p-1") << "the lowest place that is free";
+  stop();
+}
+
+TEST_F(LocalLauncherTest, WhatWaitsForItsNextStartIsTakenBack) {
+  LocalLauncherOptions options;
+  options.backoff_min = 20ms;
+  options.backoff_max = 100'000s;
+  options.name_prefix = "p";
+  launch("exit 1", options);
+  until([&] { return worker().state == "waiting" && worker().starts >= 4; });
+  EXPECT_EQ(launcher_->problem(), "p-0 ended (exit status 1) and is started again after a pause");
+  EXPECT_EQ(launcher_->withdraw(2), 1);
+  EXPECT_TRUE(launcher_->workers().empty());
+  EXPECT_EQ(launcher_->problem(), "");
+  stop();
+}
+
 TEST_F(LocalLauncherTest, ADestroyedLauncherLeavesNoProcess) {
   launch("trap '' TERM; while true; do sleep 0.05; done");
   const auto pid = static_cast<pid_t>(worker().process);
