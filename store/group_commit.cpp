@@ -1,5 +1,6 @@
 #include "store/group_commit.h"
 
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -32,6 +33,7 @@ struct GroupCommit::Impl {
   std::vector<Item> inbox;
   bool flush_posted = false;
   std::exception_ptr broken;  ///< set once a commit failed
+  StoreFigures figures;
 
   asio::io_context io{1};
   asio::executor_work_guard<asio::io_context::executor_type> stay{io.get_executor()};
@@ -63,13 +65,21 @@ void GroupCommit::Impl::flush() {
       store.begin_group();
       for (std::size_t i = 0; i < group.size(); ++i) errors[i] = run_item(group[i]);
     }
+    const SteadyTime begin = std::chrono::steady_clock::now();
     store.commit_group();
+    figures.commit.add(std::chrono::steady_clock::now() - begin);
   } catch (...) {
     store.rollback_group();
     errors.assign(group.size(), std::current_exception());
     if (!broken) break_off(std::current_exception());
   }
-  for (std::size_t i = 0; i < group.size(); ++i) group[i].answer(errors[i]);
+  const SteadyTime now = std::chrono::steady_clock::now();
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    figures.on_disk.add(now - group[i].posted);
+    figures.answered.add();
+    if (errors[i]) figures.failed.add();
+    group[i].answer(errors[i]);
+  }
   if (!broken) store.tend_log();
 }
 
@@ -118,7 +128,11 @@ void GroupCommit::tend_log() {
   });
 }
 
+const StoreFigures& GroupCommit::figures() const { return impl_->figures; }
+
 void GroupCommit::post(Item item) {
+  item.posted = std::chrono::steady_clock::now();
+  impl_->figures.posted.add();
   asio::post(impl_->io, [impl = impl_.get(), item = std::move(item)]() mutable { impl->arrive(std::move(item)); });
 }
 

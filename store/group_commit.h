@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/asio.h"
+#include "base/metrics.h"
 #include "store/store.h"
 
 namespace fusion {
@@ -28,6 +29,14 @@ class StoreResult {
  private:
   std::optional<R> value_;
   std::exception_ptr error_;
+};
+
+/// What the store thread has done since it began; any thread may read it.
+struct StoreFigures {
+  Counter posted, answered;   ///< pieces of work; the difference waits, or is at work
+  Counter failed;             ///< of these: threw, or could not be committed
+  DurationHistogram commit;   ///< the commit of a group alone: mostly the sync to disk
+  DurationHistogram on_disk;  ///< from when work was posted until it was on disk (or failed)
 };
 
 /// The store thread: owns the Store, runs what is posted to it in the order it was posted, collects all that has arrived into
@@ -51,16 +60,19 @@ class GroupCommit {
           [result, executor, done = std::move(done)](std::exception_ptr error) mutable {
             if (error) result->emplace(error);
             asio::post(executor, [result, done = std::move(done)]() mutable { done(std::move(**result)); });
-          }});
+          },
+          {}});
   }
 
   /// Looks on the store thread whether the log can be moved into the file now: readers have left (store/reader_gate.h). Any thread.
   void tend_log();
+  const StoreFigures& figures() const;
 
  private:
   struct Item {
     std::function<void(Store&)> work;
     std::function<void(std::exception_ptr)> answer;  ///< called on the store thread after commit or failure
+    SteadyTime posted{};
   };
   void post(Item item);
   struct Impl;

@@ -232,6 +232,20 @@ void Dispatcher::drain_workers(const std::string& reason) {
   schedule_pump();
 }
 
+void Dispatcher::hold(const std::string& reason) {
+  held_ = true;
+  retrainings_.hand_back_all(reason);
+}
+
+bool Dispatcher::busy() const {
+  const auto holds = [this](const auto& entry) {
+    const Worker& worker = entry.second;
+    return worker.granting > 0 || worker.adopting > 0 || !worker.unacked.empty() || (worker.session && leases_.count(entry.first) > 0) ||
+           (worker.session && retrainings_.involves(entry.first));
+  };
+  return std::ranges::any_of(workers_, holds);
+}
+
 void Dispatcher::stop() {
   stopped_ = true;
   timer_.cancel();
@@ -254,6 +268,21 @@ std::size_t Dispatcher::free_slots() const {
   std::size_t free = 0;
   for (const auto& [name, worker] : workers_) free += free_slots(worker);
   return free;
+}
+
+DispatchLoad Dispatcher::load() const {
+  DispatchLoad load;
+  for (const StudyId study : queues_.studies()) {
+    const Outstanding trials = outstanding(study);
+    load.studies[study] = {trials.queued, trials.leased};
+  }
+  load.leases = leases_.size();
+  load.workers = connected_workers();
+  for (const auto& [name, worker] : workers_) load.slots += worker.session ? static_cast<std::size_t>(worker.hello.slots) : 0;
+  load.free_slots = free_slots();
+  load.retrainings_waiting = retrainings_.waiting();
+  load.retrainings_leased = retrainings_.leased();
+  return load;
 }
 
 nlohmann::json Dispatcher::workers_json() const {
@@ -303,7 +332,7 @@ void Dispatcher::schedule_pump() {
 void Dispatcher::pump() {
   std::map<std::pair<std::string, StudyId>, std::vector<TrialId>> packs;
   std::set<StudyId> passed_over;
-  const bool granting = !stopped_ && !draining_ && clock_.steady() >= retry_at_;
+  const bool granting = !stopped_ && !held_ && !draining_ && clock_.steady() >= retry_at_;
   if (granting) {
     assign_retrainings();
     assign_alone();
@@ -434,9 +463,10 @@ void Dispatcher::grant(Worker& worker, StudyId study, std::vector<TrialId> trial
     for (const TrialId trial : trials) attempts.push_back(store.lease(trial, id));
     return attempts;
   };
-  auto done = [this, name = worker.hello.name, session = std::weak_ptr(worker.session), study,
-               trials](StoreResult<std::vector<std::optional<int>>> attempts) {
+  auto done = [this, name = worker.hello.name, session = std::weak_ptr(worker.session), study, trials,
+               begun = clock_.steady()](StoreResult<std::vector<std::optional<int>>> attempts) {
     granted(name, session, study, trials, attempts);
+    figures_.grant.add(clock_.steady() - begun);
   };
   commit(std::move(work), std::move(done));
 }
@@ -466,6 +496,7 @@ void Dispatcher::granted(const std::string& name, const std::weak_ptr<WorkerSess
       continue;
     }
     leases_.grant(Held{trials[i], *attempt}, name);
+    figures_.granted.add();
     entry->second.job.attempts = *attempt;
     jobs.push_back({trials[i], *attempt, entry->second.job.architecture, entry->second.job.seed});
   }
@@ -693,6 +724,7 @@ void Dispatcher::on(Worker& worker, const protocol::Epoch& message) {
       return;
     }
     ack.accepted = stored.value();
+    if (ack.accepted) figures_.epochs.add();
     prune_if_behind(name, message);
     send(name, ack);
   };
@@ -721,6 +753,7 @@ void Dispatcher::on(Worker& worker, const protocol::Result& message) {
   if (lease != nullptr && lease->worker != worker.hello.name) {
     logger("dispatch")->warn("result dropped trial={} attempt={} worker={} reason=\"it is leased to {}\"", what.trial.value,
                              what.attempt, worker.hello.name, lease->worker);
+    figures_.dropped.add();
     send(worker.hello.name, protocol::Ack{"result", what.trial, what.attempt, 0, false});
     return;
   }
@@ -854,6 +887,7 @@ void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std:
 void Dispatcher::finished(const std::string& name, const TrialOutcome& outcome, Finished finish) {
   const FinishResult& result = finish.result;
   const TrialId trial = outcome.trial;
+  if (result.accepted) figures_.outcomes[static_cast<std::size_t>(outcome.outcome)].add();
   if (finish.paused) {
     logger("dispatch")->warn("study paused study={} reason={}", result.study.value, log_text(*finish.paused));
     set_paused(result.study, true);
@@ -878,6 +912,7 @@ void Dispatcher::finished(const std::string& name, const TrialOutcome& outcome, 
   } else if (result.requeued) {
     requeue(trial);
   } else {
+    figures_.dropped.add();
     logger("dispatch")->warn("result dropped trial={} attempt={} worker={} outcome={} reason=\"not the current attempt\"",
                              trial.value, outcome.attempt, name, name_of(outcome.outcome));
   }
@@ -899,6 +934,7 @@ void Dispatcher::report_end(const TrialOutcome& outcome, const Finished& finish)
     return;  // its study was cancelled between the commit and now
   }
   forget(outcome.trial);
+  figures_.ended[static_cast<std::size_t>(ended.state)].add();
   if (options_.on_ended) options_.on_ended(ended);
 }
 

@@ -20,6 +20,7 @@
 #include "space/architecture.h"
 #include "space/trial.h"
 #include "store/group_commit.h"
+#include "workers/dispatch/dispatch_figures.h"
 #include "workers/dispatch/early_stopping.h"
 #include "workers/dispatch/lease_table.h"
 #include "workers/dispatch/retraining_dispatch.h"
@@ -119,6 +120,11 @@ class Dispatcher {
   void submit(StudyId study, std::vector<QueuedTrial> trials);
   /// No more packs; workers finish what they hold, then leave. Holds for workers that come later too.
   void drain_workers(const std::string& reason);
+  /// No more packs; what is held may end, and workers stay: they come back to the next daemon. Retrainings are handed back after their epoch.
+  void hold(const std::string& reason);
+  /// A worker that is connected holds something, or something of it is on its way to disk. What is held by workers that are gone is not
+  /// waited for.
+  bool busy() const;
   /// No more packs, no more timer: what comes in is still recorded. For the end of the daemon.
   void stop();
 
@@ -131,6 +137,8 @@ class Dispatcher {
   Outstanding outstanding(StudyId study) const;
   std::size_t free_slots() const;
   std::size_t connected_workers() const;
+  const DispatchFigures& figures() const { return figures_; }
+  DispatchLoad load() const;
   /// docs/protocol.md, "worker": those that are connected.
   nlohmann::json workers_json() const;
 
@@ -259,11 +267,13 @@ class Dispatcher {
   asio::steady_timer timer_;
   std::optional<std::string> draining_;
   std::string drying_;  // the worker that gets nothing new until it is idle, for a trial that is trained alone
+  bool held_ = false;
   bool stopped_ = false;
   bool pump_posted_ = false;
   SteadyTime retry_at_{};  // after an error of the store
   std::uint64_t turn_ = 0;
   std::size_t told_free_ = 0;
+  DispatchFigures figures_;
   std::shared_ptr<Dispatcher*> alive_;  // answers that find it gone are dropped
   RetrainingDispatch retrainings_;
 };

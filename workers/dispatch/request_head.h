@@ -26,6 +26,7 @@ struct HttpResponse {
   std::string file{};  ///< if there is one, its bytes are sent in place of the body, piece by piece
   std::vector<std::pair<std::string, std::string>> headers{};
   std::shared_ptr<const void> keep{};  ///< lives until the answer was sent, or cannot be sent: what owns the file
+  std::string route{};  ///< what is counted as one kind of request ("GET /api/v1/studies/:id"); of few values
 };
 
 /// {"error": {"problems": [sentence]}}: how every error is answered.

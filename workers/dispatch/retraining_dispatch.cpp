@@ -206,6 +206,16 @@ void RetrainingDispatch::granted(const std::string& name, WorkerId connection, R
   hooks_.send(name, protocol::RetrainingLease{entry->second.job});
 }
 
+void RetrainingDispatch::hand_back_all(const std::string& reason) {
+  for (auto& [worker, lease] : leases_) {
+    if (!lease.doomed) hand_back(worker, lease, reason);
+  }
+}
+
+std::size_t RetrainingDispatch::waiting() const {
+  return static_cast<std::size_t>(std::ranges::count_if(entries_, [](const auto& entry) { return entry.second.place == Place::waiting; }));
+}
+
 void RetrainingDispatch::hand_back(const std::string& worker, Lease& lease, const std::string& reason) {
   lease.stopping = true;
   logger("dispatch")->info("retraining to be handed back retraining={} worker={} attempt={} reason={}", lease.what.retraining.value, worker,

@@ -83,6 +83,11 @@ class RetrainingDispatch {
   /// Something of the worker's is here, or under way at the store.
   bool involves(const std::string& worker) const;
   void tick();
+  /// Every one that is being trained is handed back after its epoch: the daemon stops.
+  void hand_back_all(const std::string& reason);
+  std::size_t leased() const { return leases_.size(); }
+  /// Submitted, not final, and with nobody; paused ones too.
+  std::size_t waiting() const;
 
   /// What a worker names: what is leased to it goes on, the first that waits is a candidate for adoption, the rest is put into `refused`.
   std::optional<protocol::HeldRetraining> sort_held(const std::string& worker, std::span<const protocol::HeldRetraining> held,

@@ -1,5 +1,6 @@
 #include "workers/dispatch/server.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <set>
@@ -26,6 +27,7 @@ constexpr std::chrono::milliseconds kAcceptPause{100};  // when the system has n
 constexpr std::chrono::seconds kGoodBye{1};             // for the end of a TLS connection, and for what a refused peer still sends
 constexpr std::size_t kMostDropped = 256u << 10;        // bytes of it
 constexpr unsigned char kTlsHandshake = 22;             // first byte of a connection that speaks TLS
+constexpr std::size_t kMostRoutes = 1000;               // counted apart, with their statuses; bounds memory whatever a handler calls a route
 const Access kOwnUserOnly;
 
 /// Where a coroutine waits for the answer that a handler gives later.
@@ -175,6 +177,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   asio::awaitable<bool> reply_file(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version, bool keep_alive);
   asio::awaitable<HttpResponse> ask_handler(std::shared_ptr<Connection> connection, HttpRequest asked);
   void begin_session(Connection& connection, Request request, const std::string& token_id);
+  void count(const HttpResponse& response);
 
   ServerOptions options;
   const Access& access;
@@ -185,6 +188,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   std::set<std::shared_ptr<Connection>> connections;
   std::vector<Session> sessions;
   std::uint64_t unauthorized = 0, forbidden = 0;
+  std::map<std::pair<std::string, int>, std::uint64_t> requests;  // answers by route and status
   bool stopping = false;
 };
 
@@ -313,6 +317,7 @@ asio::awaitable<void> Server::Impl::serve_requests(std::shared_ptr<Connection> c
     } else {
       response = co_await ask_handler(connection, std::move(received->asked));
     }
+    count(response);
     bool again = false;
     if (response.file.empty()) again = co_await reply(connection, std::move(response), version, keep_alive, head_only);
     else again = co_await reply_file(connection, std::move(response), version, keep_alive);
@@ -470,7 +475,14 @@ asio::awaitable<HttpResponse> Server::Impl::ask_handler(std::shared_ptr<Connecti
   co_return std::move(*answer->response);
 }
 
+void Server::Impl::count(const HttpResponse& response) {
+  std::pair<std::string, int> kind{response.route.empty() ? "other" : response.route, response.status};
+  if (requests.size() >= kMostRoutes && !requests.contains(kind)) kind.first = "other";
+  ++requests[kind];
+}
+
 void Server::Impl::begin_session(Connection& connection, Request request, const std::string& token_id) {
+  ++requests[{"GET /api/v1/worker", 101}];
   std::erase_if(sessions, [](const Session& entry) { return entry.session.expired(); });
   connection.slot->set(ConnectionTable::State::session);
   struct Place {  // in this order destroyed: the slot before the table
@@ -515,7 +527,7 @@ ServerCounts Server::counts() const {
     if (const auto session = entry.session.lock()) frames += session->frames_read();
   }
   return {table.size(), table.count(State::unproven), table.count(State::session), frames, table.evicted(), table.refused(),
-          impl_->unauthorized, impl_->forbidden};
+          impl_->unauthorized, impl_->forbidden, impl_->requests};
 }
 
 std::size_t Server::close_revoked() {

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/asio_ssl.h"
 #include "security/access.h"
@@ -32,6 +34,7 @@ struct ServerCounts {
   std::size_t connections = 0, unproven = 0, sessions = 0;                           ///< now
   std::uint64_t frames = 0;                                                          ///< that the sessions of now have sent
   std::uint64_t evicted = 0, not_accepted = 0, unauthorized = 0, forbidden = 0;      ///< in all
+  std::map<std::pair<std::string, int>, std::uint64_t> requests;                     ///< answers in all, by route and status; "other": before any handler
 };
 
 /// The one port: HTTP/1.1 with keep-alive for the handler, WebSocket at /api/v1/worker for workers, both under TLS if there is a context.

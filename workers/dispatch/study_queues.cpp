@@ -100,6 +100,12 @@ bool StudyQueues::any_running() const {
   return std::ranges::any_of(queues_, [](const auto& entry) { return !entry.second.study.paused; });
 }
 
+std::vector<StudyId> StudyQueues::studies() const {
+  std::vector<StudyId> ids;
+  for (const auto& [id, queue] : queues_) ids.push_back(id);
+  return ids;
+}
+
 std::size_t StudyQueues::ready(StudyId study) const {
   const auto found = queues_.find(study);
   return found == queues_.end() ? 0 : found->second.again.size() + found->second.fresh.size();

@@ -37,6 +37,7 @@ class StudyQueues {
   void set_paused(StudyId study, bool paused);
   void remove(StudyId study);
   const DispatchStudy* find(StudyId study) const;
+  std::vector<StudyId> studies() const;  ///< all that are known
 
   /// All four drop the trial if the study is not known.
   void push(StudyId study, TrialId trial);
