@@ -41,14 +41,21 @@ void scale_rate(json& study) {
 
 void Api::handle(const HttpRequest& request, std::function<void(HttpResponse)> respond) {
   std::vector<std::string> path = split(request.path);
+  respond = [route = route_of(request.method, path), respond = std::move(respond)](HttpResponse response) {
+    if (response.route.empty()) response.route = route;
+    respond(std::move(response));
+  };
   const Respond refuse = respond;  // what throws may have taken `respond` along
   try {
+    if (route_operations(request, path, respond)) return;
     if (path.size() >= 2 && path[0] == "api" && path[1] == "v1") {
       path.erase(path.begin(), path.begin() + 2);
       if (route_studies(request, path, respond) || route_retrainings(request, path, respond) || route_rest(request, path, respond)) return;
     }
-    respond(refusal(404, std::vector<std::string>{request.method + " " + request.path +
-                                                  ": there is no such address; docs/protocol.md lists them all"}));
+    HttpResponse unknown = refusal(404, std::vector<std::string>{request.method + " " + request.path +
+                                                                 ": there is no such address; docs/protocol.md lists them all"});
+    unknown.route = "other";
+    respond(std::move(unknown));
   } catch (...) {
     refuse(refusal(422, std::current_exception()));
   }

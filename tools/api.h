@@ -3,7 +3,9 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/asio.h"
 #include "base/clock.h"
@@ -16,7 +18,7 @@
 
 namespace fusion {
 
-/// The HTTP API of docs/protocol.md: turns a request into a query on a reader, or a call of the study host, and its answer into JSON.
+/// The HTTP API of docs/protocol.md and docs/operations.md: turns a request into a query on a reader, or a call of the study host, and its answer into JSON.
 /// Lives on the I/O thread; nothing here blocks.
 class Api {
  public:
@@ -27,9 +29,12 @@ class Api {
     RetrainingHost& retrainings;
     Dispatcher& dispatcher;
     BackupHost& backups;
+    GroupCommit& store;
     std::string database;
     SteadyTime started;
     std::function<void(bool drain_workers)> shutdown;
+    std::function<std::optional<std::string>()> not_ready;  ///< why the daemon takes no work now; nothing while it does
+    std::function<ServerCounts()> server;
   };
   explicit Api(Parts parts) : parts_(std::move(parts)) {}
 
@@ -41,11 +46,14 @@ class Api {
   bool route_one_study(const HttpRequest& request, StudyId id, const std::vector<std::string>& path, Respond& respond);
   bool route_retrainings(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   bool route_one_retraining(const HttpRequest& request, RetrainingId id, const std::vector<std::string>& path, Respond& respond);
+  bool route_operations(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   bool route_rest(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   void submit(const HttpRequest& request, Respond respond);
   void fork(const HttpRequest& request, StudyId id, Respond respond);
   void change(StudyId id, StudyAction action, Respond respond);
   void one_study(StudyId id, int status, Respond respond);
+  void ready(Respond respond);
+  std::string metrics() const;
   void submit_retraining(const HttpRequest& request, Respond respond);
   void change(RetrainingId id, RetrainingAction action, Respond respond);
   void one_retraining(RetrainingId id, int status, Respond respond);
@@ -58,6 +66,7 @@ class Api {
   nlohmann::json with_totals(nlohmann::json study) const;
 
   Parts parts_;
+  std::vector<Respond> ask_ready_;  // waiting for one answer of the store
 };
 
 }  // namespace fusion

@@ -40,6 +40,17 @@ std::vector<std::string> split(const std::string& path) {
   return parts;
 }
 
+std::string route_of(const std::string& method, const std::vector<std::string>& path) {
+  static const std::map<std::string, std::string> kNamedBy{{"studies", "/:id"}, {"trials", "/:id"}, {"retrainings", "/:id"}, {"artifacts", "/:name"}};
+  if (method != "GET" && method != "HEAD" && method != "POST") return "other";
+  std::string route = method + " ";
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    const auto before = i == 0 ? kNamedBy.end() : kNamedBy.find(path[i - 1]);
+    route += before != kNamedBy.end() ? before->second : "/" + path[i];
+  }
+  return route;
+}
+
 std::optional<std::int64_t> whole_number(const std::string& text) {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);

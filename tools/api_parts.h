@@ -22,6 +22,8 @@ HttpResponse refusal(int status, const std::vector<std::string>& problems);
 /// The problems of an Error; anything else is an internal error (500).
 HttpResponse refusal(int status, const std::exception_ptr& error);
 std::vector<std::string> split(const std::string& path);
+/// "GET /api/v1/studies/:id/trials": the kind of a request to a known address, for counting; of few values, whatever ids and names stand in it.
+std::string route_of(const std::string& method, const std::vector<std::string>& path);
 std::optional<std::int64_t> whole_number(const std::string& text);
 
 /// Reads the query of a URL; collects every problem, unknown parameters too.

@@ -1,8 +1,12 @@
 #include "tools/daemon.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 
+#include <cstdlib>
+#include <future>
 #include <optional>
+#include <thread>
 
 #include "base/files.h"
 #include "base/log.h"
@@ -12,7 +16,9 @@
 #include "tools/backup_host.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_host.h"
+#include "tools/service_notice.h"
 #include "tools/study_host.h"
+#include "tools/termination_signals.h"
 #include "workers/launch/local_launcher.h"
 
 namespace fusion {
@@ -23,6 +29,8 @@ namespace fs = std::filesystem;
 
 constexpr std::chrono::seconds kLookAtTokens{1};
 constexpr std::size_t kOwnDescriptors = 128;  // database, logs, workers' pipes, libraries
+constexpr std::chrono::milliseconds kLookAgain{20};
+constexpr std::chrono::seconds kLetGo{5};  // for answers under way, then for searches and queries, before the process ends without them
 
 DispatchOptions dispatch_options(const DaemonConfig& config) {
   DispatchOptions options;
@@ -52,8 +60,15 @@ struct Daemon::Impl {
   void serve(const std::string& address, std::uint16_t port, std::shared_ptr<ssl::context> tls);
   void reload_tokens(bool if_changed);
   void watch_tokens();
+  void await_hangup();
+  void reload();
+  std::optional<std::string> not_ready() const;
   void stop(bool drain_workers, const std::string& reason);
+  void await_results();
+  void end_workers();
   void store_broken(const std::exception_ptr& error);
+  void finish_answers();
+  void end_threads();
 
   DaemonConfig config;
   SystemClock clock;
@@ -70,8 +85,11 @@ struct Daemon::Impl {
   std::unique_ptr<Access> access;
   std::unique_ptr<Server> server;
   std::unique_ptr<LocalLauncher> launcher;
-  asio::signal_set signals{io};
   asio::steady_timer tokens_timer{io};
+  std::unique_ptr<TerminationSignals> signals;
+  asio::signal_set hangups{io};
+  asio::steady_timer drain_timer{io};
+  SteadyTime drain_until{};
   bool stopping = false;
   int exit_code = 0;
 };
@@ -107,8 +125,9 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads, &gate);
   backups = std::make_unique<BackupHost>(io.get_executor(), config.db);
-  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, *backups, config.db, clock.steady(),
-                                         [this](bool drain) { stop(drain, "asked for over HTTP"); }});
+  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, *backups, *store, config.db, clock.steady(),
+                                         [this](bool drain) { stop(drain, "asked for over HTTP"); }, [this] { return not_ready(); },
+                                         [this] { return server->counts(); }});
   serve(address, port, std::move(tls));
   retrainings->take_up(open_retrainings);
   for (StudyRecord& study : found) studies->take_up(std::move(study));
@@ -163,7 +182,7 @@ void Daemon::Impl::start_local_workers() {
   const std::string host = local_host(config.endpoint().first);
   const std::string scheme = config.security.has_tls() ? "https://" : "http://";
   const std::string shown = host.find(':') == std::string::npos ? host : "[" + host + "]";
-  options.arguments = {"--connect", scheme + shown + ":" + std::to_string(server->port()), "--log-level", config.log_level};
+  options.arguments = {"--connect", scheme + shown + ":" + std::to_string(server->port()), "--log-level", config.log.level};
   // By the environment, which only the same user may read; a command line is for everybody.
   if (access->has_tokens()) options.environment["FUSION_TOKEN"] = access->local_worker_token();
   if (config.security.has_tls()) options.environment["FUSION_CA"] = fs::absolute(config.security.certificate).string();
@@ -182,26 +201,94 @@ void Daemon::Impl::store_broken(const std::exception_ptr& error) {
   stop(false, "the database cannot be written");
 }
 
+void Daemon::Impl::await_hangup() {
+  hangups.async_wait([this](const boost::system::error_code& error, int) {
+    if (error) return;
+    reload();
+    await_hangup();
+  });
+}
+
+std::optional<std::string> Daemon::Impl::not_ready() const {
+  if (exit_code != 0) return "the database cannot be written";
+  if (stopping) return "the daemon stops";
+  return std::nullopt;
+}
+
+/// SIGHUP: what is read again while the daemon runs.
+void Daemon::Impl::reload() {
+  notify_service(reloading_notice());
+  reopen_logs();
+  if (access->has_tokens()) reload_tokens(false);
+  logger("fusiond")->info("reloaded log_file=\"{}\"", config.log.file);
+  notify_service("READY=1");
+}
+
+// In this order: nothing new is given out and results are awaited; local workers end; the server ends. Each step has its limit.
 void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
   if (stopping) return;
   stopping = true;
-  logger("fusiond")->info("stopping reason=\"{}\"", reason);
-  signals.cancel();
   tokens_timer.cancel();
+  const double drain_s = exit_code == 0 ? config.drain_s : 0;  // a broken store takes no results
+  logger("fusiond")->info("stopping reason=\"{}\" drain_s={}", reason, drain_s);
+  notify_service("STOPPING=1\nSTATUS=waiting for results: " + reason);
+  if (signals) signals->stop_waiting();
   boost::system::error_code ignored;
-  signals.clear(ignored);  // a second signal ends the daemon at once
+  hangups.cancel(ignored);
   studies->stop();
   backups->stop();
+  dispatcher->hold(reason);
   if (drain_workers) dispatcher->drain_workers(reason);
+  drain_until = clock.steady() + std::chrono::milliseconds(static_cast<std::int64_t>(drain_s * 1000));
+  await_results();
+}
+
+void Daemon::Impl::await_results() {
+  const bool busy = dispatcher->busy();
+  if (!busy || clock.steady() >= drain_until) {
+    if (busy) logger("fusiond")->warn("results are not waited for any longer; their trials are queued again on the next start");
+    return end_workers();
+  }
+  drain_timer.expires_after(kLookAgain);
+  drain_timer.async_wait([this](const boost::system::error_code& error) {
+    if (!error) await_results();
+  });
+}
+
+void Daemon::Impl::end_workers() {
   const auto stop_serving = [this] {
     server->stop();
     dispatcher->stop();
+    io.stop();  // run() gives what is left its time
   };
   if (launcher) {
     launcher->stop(stop_serving);
   } else {
-    stop_serving();
+    asio::post(io, stop_serving);
   }
+}
+
+void Daemon::Impl::finish_answers() {
+  io.restart();
+  io.run_for(kLetGo);
+  if (!io.stopped()) logger("fusiond")->warn("requests under way were not answered waited_s={}", kLetGo.count());
+}
+
+/// Search and reader threads, which nobody can interrupt. If they are still busy after a while the process ends here: all that was
+/// acknowledged is on disk.
+void Daemon::Impl::end_threads() {
+  std::promise<void> quiet;
+  search.stop();
+  std::thread waiting([this, &quiet] {
+    search.join();
+    readers->join();
+    quiet.set_value();
+  });
+  if (quiet.get_future().wait_for(kLetGo) == std::future_status::timeout) {
+    logger("fusiond")->warn("stopped amid a search or a query waited_s={}", kLetGo.count());
+    std::_Exit(exit_code);
+  }
+  waiting.join();
 }
 
 Daemon::Daemon(DaemonConfig config) : impl_(std::make_unique<Impl>(std::move(config))) {}
@@ -216,17 +303,17 @@ std::uint16_t Daemon::port() const { return impl_->server->port(); }
 
 int Daemon::run() {
   Impl& d = *impl_;
-  d.signals.add(SIGTERM);
-  d.signals.add(SIGINT);
-  d.signals.async_wait([&d](const boost::system::error_code& error, int signal) {
-    if (!error) d.stop(false, signal == SIGTERM ? "SIGTERM" : "SIGINT");
-  });
   d.watch_tokens();
+  d.signals = std::make_unique<TerminationSignals>(d.io, [&d](int signal) { d.stop(false, signal == SIGTERM ? "SIGTERM" : "SIGINT"); });
+  d.hangups.add(SIGHUP);
+  d.await_hangup();
   d.start_local_workers();
   if (!d.config.port_file.empty()) write_atomically(d.config.port_file, std::to_string(port()) + "\n");
   logger("fusiond")->info("ready listen={} port={} db={}", d.config.listen, port(), d.config.db);
+  notify_service("READY=1\nSTATUS=serving on port " + std::to_string(port()));
   d.io.run();
-  d.search.join();
+  d.finish_answers();
+  d.end_threads();
   d.readers.reset();
   d.store.reset();
   rusage usage{};

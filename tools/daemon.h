@@ -17,9 +17,13 @@ class Daemon {
   /// The port taken.
   std::uint16_t port() const;
 
-  /// Serves until SIGTERM, SIGINT, or a shutdown asked for over HTTP. Local workers are told to stop and waited for; what they had not finished
-  /// is queued again on the next start. A tokens file that changes is read again within a second or two; sessions of workers whose token is gone are closed then. A second SIGTERM or SIGINT ends the process at once, as a crash would: nothing acknowledged is lost. Returns 0, or 1 if the database could not be written (its sentence is logged): nothing
-  /// that was acknowledged is lost then.
+  /// Serves until SIGTERM, SIGINT, or a shutdown asked for over HTTP, which drains: nothing new is leased, and results of what connected workers
+  /// train are awaited for `drain_s`. Then local workers are told to stop (killed after 15 s), requests under way get 5 s, and a search or
+  /// query that runs on another 5 s, after which the process ends amid it. What is not back by then is queued again on the next start.
+  /// A second SIGTERM or SIGINT ends the process at once, as a crash would: nothing acknowledged is lost in either case.
+  ///
+  /// SIGHUP opens the log file anew and reads the tokens file again; one that changed is read again within a second or two anyway. Sessions of
+  /// workers whose token is gone are closed then. Returns 0, or 1 if the database could not be written (its sentence is logged).
   int run();
 
  private:

@@ -7,6 +7,20 @@ namespace fusion {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+LogOptions read_log(JsonReader reader, LogOptions log) {
+  log.level = reader.text("level", log.level);
+  log.file = reader.text("file", log.file);
+  log.max_mb = static_cast<int>(reader.integer("max_mb", 0, 1'000'000, log.max_mb));
+  log.files = static_cast<int>(reader.integer("files", 1, 1000, log.files));
+  log.json = reader.boolean("json", log.json);
+  reader.finish();
+  return log;
+}
+
+}  // namespace
+
 DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.db = reader.text("db", c.db);
   c.artifacts = reader.text("artifacts", c.artifacts);
@@ -22,12 +36,14 @@ DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.reconnect_grace_s = reader.number("reconnect_grace_s", 0, 600, c.reconnect_grace_s);
   c.search_threads = static_cast<int>(reader.integer("search_threads", 1, 256, c.search_threads));
   c.reader_threads = static_cast<int>(reader.integer("reader_threads", 1, 256, c.reader_threads));
-  c.log_level = reader.text("log_level", c.log_level);
   c.security = SecurityConfig::read(reader, c.security);
   JsonReader limits = reader.object("limits");
   c.limits = Limits::read(limits, c.limits);
   JsonReader wal = reader.object("wal");
   c.wal = LogLimits::read(wal, c.wal);
+  c.drain_s = reader.number("drain_s", 0, 86'400, c.drain_s);
+  c.log.level = reader.text("log_level", c.log.level);
+  if (reader.has("log")) c.log = read_log(reader.object("log"), c.log);
   reader.raw("$comment");
   reader.finish();
   return c;
@@ -50,7 +66,8 @@ nlohmann::json DaemonConfig::to_json() const {
           {"reconnect_grace_s", reconnect_grace_s},
           {"search_threads", search_threads},
           {"reader_threads", reader_threads},
-          {"log_level", log_level},
+          {"drain_s", drain_s},
+          {"log", {{"level", log.level}, {"file", log.file}, {"max_mb", log.max_mb}, {"files", log.files}, {"json", log.json}}},
           {"limits", limits.to_json()},
           {"wal", wal.to_json()}};
   security.write(document);

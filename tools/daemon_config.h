@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json_reader.h"
+#include "base/log.h"
 #include "security/security_config.h"
 #include "store/log_keeper.h"
 #include "workers/dispatch/limits.h"
@@ -28,7 +29,8 @@ struct DaemonConfig {
   double reconnect_grace_s = 3;               ///< after a start, how long returning workers may claim what they still train
   int search_threads = 1;                     ///< strategies and surrogates of all studies
   int reader_threads = 2;                     ///< queries
-  std::string log_level = "info";
+  double drain_s = 3;                         ///< when it stops: how long results of what is being trained are waited for
+  LogOptions log;                             ///< `log`; its level may also stand as `log_level`
   SecurityConfig security;                    ///< keys tls, tokens, loopback
   Limits limits;                              ///< key limits
   LogLimits wal;                              ///< when the database's write-ahead log is moved into the file

@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
   fusion::keep_freed_memory();
   CLI::App app("Datasets, backbones and features for Fusiond (docs/data.md)", "fusion-data");
   app.set_version_flag("--version", fusion::kCodeVersion);
+  app.footer("Exit status: 0 done; 1 an internal error; 2 bad input, each problem on a line, and nothing was changed.");
   app.require_subcommand(1);
 #ifdef FUSION_WITH_AVMNIST
   fusion::add_avmnist_command(app);

@@ -64,6 +64,8 @@ int run_command(const Context& context) {
 
 int main(int argc, char** argv) {
   CLI::App app("fusionctl: submit, follow and question studies of a fusiond", "fusionctl");
+  app.footer("Exit status: 0 done; 1 the daemon cannot be reached or failed, or (watch) what was watched failed or was cancelled, or (replay) a "
+             "difference was found; 2 bad input: the command line, a file, whatever the daemon refused.");
   Context context;
   add_shared_options(app, context);
   fusion::ctl::add_study_commands(app, context);

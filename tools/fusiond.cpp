@@ -22,6 +22,9 @@ int main(int argc, char** argv) {
   keep_freed_megabytes();
   CLI::App app{"fusiond: the daemon of a search for fusion architectures. Proposes trials, leases them to workers, keeps every "
                "architecture and score in SQLite. fusionctl talks to it."};
+  app.footer("Exit status: 0 it stopped as asked (SIGTERM, SIGINT, fusionctl shutdown); 1 the database could not be written, or an internal error: "
+             "starting it again is right; 2 bad input, each problem on a line: starting it again is no use; 143 or 130 ended at once by a second "
+             "SIGTERM or SIGINT. docs/operations.md says more.");
   app.set_version_flag("--version", std::string("fusiond ") + kCodeVersion);
   std::string config_file, rule;
   DaemonConfig given;
@@ -45,7 +48,10 @@ int main(int argc, char** argv) {
   auto* key = app.add_option("--tls-key", given.security.key, "Its key (PEM, mode 0600)");
   auto* tokens = app.add_option("--tokens", given.security.tokens, "File of tokens, mode 0600 (fusionctl tokens add); read again when it changes");
   auto* loopback = app.add_option("--loopback", rule, "Who needs no token over loopback: same_user (processes of your own user) or token (nobody) [token]");
-  auto* level = app.add_option("--log-level", given.log_level, "trace, debug, info, warn, error, off")->capture_default_str();
+  auto* drain = app.add_option("--drain", given.drain_s, "When it stops: seconds in which results of what is being trained are awaited")
+                    ->capture_default_str();
+  auto* log_file = app.add_option("--log-file", given.log.file, "Append the log to this file [stderr]; SIGHUP opens it anew");
+  auto* level = app.add_option("--log-level", given.log.level, "trace, debug, info, warn, error, off")->capture_default_str();
 
   return run_main("fusiond", app, argc, argv, [&] {
     DaemonConfig config;
@@ -71,7 +77,9 @@ int main(int argc, char** argv) {
     if (*key) config.security.key = given.security.key;
     if (*tokens) config.security.tokens = given.security.tokens;
     if (*loopback) config.security.loopback = rule_named(rule);
-    if (*level) config.log_level = given.log_level;
+    if (*drain) config.drain_s = given.drain_s;
+    if (*log_file) config.log.file = given.log.file;
+    if (*level) config.log.level = given.log.level;
     if (*lease && !*heartbeat) config.heartbeat_s = std::min(config.heartbeat_s, config.lease_s / 3);
     {
       // The sum of both sources is held to the same ranges as the file alone.
@@ -81,7 +89,7 @@ int main(int argc, char** argv) {
       DaemonConfig::read(reader, DaemonConfig{});
       problems.throw_if_any();
     }
-    configure_logs(config.log_level);
+    configure_logs(config.log);
     Daemon daemon(config);
     return daemon.run();
   });

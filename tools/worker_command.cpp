@@ -38,10 +38,12 @@ void add_simulation(CLI::App& app, WorkerCommand& command) {
 
 const char* WorkerCommand::description() {
   return "fusion-worker: trains the trials that a fusiond leases to it. Connects out, reconnects for ever, keeps results until they "
-         "are acknowledged. SIGTERM and the like: gives back what is unfinished, exits 0. Exit status 2: bad input, or refused by the daemon.";
+         "are acknowledged. SIGTERM and the like: gives back what is unfinished.";
 }
 
 void WorkerCommand::add_options(CLI::App& app) {
+  app.footer("Exit status: 0 it left as asked (a signal, unless --leave-status names another status; a daemon that drains its workers); 1 its device is "
+             "lost, or an internal error; 2 bad input, or refused by the daemon: starting it again is no use; 130 ended at once by a second SIGINT.");
   surroundings.add_options(app);
   devices.add_options(app);
   app.add_option("--name", client.name, "A name of its own, unique among the workers [<host>-<pid>]");
