@@ -334,8 +334,9 @@ bool Store::readopt(TrialId trial, int attempt, WorkerId worker) {
     impl_->statements
         .use("UPDATE trials SET state = 'leased', updated_ms = ?3, lost = lost - 1,"
              " deaths = deaths - (SELECT died AND alone FROM attempts WHERE trial_id = ?1 AND attempt = ?2) WHERE id = ?1 AND state = 'queued' AND attempts = ?2 AND"
-             " EXISTS (SELECT 1 FROM attempts WHERE trial_id = ?1 AND attempt = ?2 AND outcome = 'lost')")
-        ->bind(trial, attempt, impl_->clock->unix_ms())
+             " EXISTS (SELECT 1 FROM attempts AS a WHERE a.trial_id = ?1 AND a.attempt = ?2 AND a.outcome = 'lost' AND"
+             " (SELECT name FROM workers WHERE id = a.worker_id) IS (SELECT name FROM workers WHERE id = ?4))")
+        ->bind(trial, attempt, impl_->clock->unix_ms(), worker)
         .run();
     if (impl_->database.changes() == 0) return false;
     impl_->statements
@@ -347,8 +348,9 @@ bool Store::readopt(TrialId trial, int attempt, WorkerId worker) {
   });
 }
 
-bool Store::add_epoch(TrialId trial, int attempt, const EpochReport& report) {
+bool Store::add_epoch(TrialId trial, int attempt, const EpochReport& report, std::string_view claimed_by) {
   return impl_->atomically([&] {
+    if (impl_->was_of_another(trial, attempt, claimed_by)) return false;
     impl_->statements
         .use("INSERT INTO epochs (trial_id, attempt, epoch, train_loss, dev_score, learning_rate, seconds, at_ms)"
              " SELECT trial_id, attempt, ?3, ?4, ?5, ?6, ?7, ?8 FROM attempts WHERE trial_id = ?1 AND attempt = ?2"
@@ -403,11 +405,11 @@ std::optional<Trial> Store::trial(TrialId id) const {
 // A trial ends once. Whoever is first with a score wins, even if its lease had expired; what comes after finds the trial
 // final. Any other outcome only counts from the attempt that holds the lease, since an older one says nothing about it.
 
-FinishResult Store::finish(const TrialOutcome& outcome, bool worker_died) {
-  return impl_->atomically([&] { return impl_->finish(outcome, worker_died); });
+FinishResult Store::finish(const TrialOutcome& outcome, bool worker_died, std::string_view claimed_by) {
+  return impl_->atomically([&] { return impl_->finish(outcome, worker_died, claimed_by); });
 }
 
-FinishResult Store::Impl::finish(const TrialOutcome& outcome, bool worker_died) {
+FinishResult Store::Impl::finish(const TrialOutcome& outcome, bool worker_died, std::string_view claimed_by) {
   FinishResult result;
   const std::optional<CurrentTrial> trial = current(outcome.trial);
   if (!trial) {
@@ -423,6 +425,8 @@ FinishResult Store::Impl::finish(const TrialOutcome& outcome, bool worker_died) 
   const bool holds_lease = trial->state == TrialState::leased && outcome.attempt == trial->attempt;
   if (!exists) {
     note_late(outcome, trial->study, true, "that attempt never began");
+  } else if (was_of_another(outcome.trial, outcome.attempt, claimed_by)) {
+    note_late(outcome, trial->study, true, std::string(claimed_by) + " says so, which never had that attempt: dropped");
   } else if (is_final(trial->state) || !(scored || holds_lease)) {
     // A worker that answers a cancellation, repeats what was recorded, or hands back what it has not trained is no news.
     if (scored || (before != outcome.outcome && outcome.outcome != Outcome::preempted)) {
@@ -535,6 +539,13 @@ std::optional<CurrentTrial> Store::Impl::current(TrialId trial) {
   found.alone = number(10) != 0;
   found.retries = {number(11), number(12), number(13), number(14)};
   return found;
+}
+
+bool Store::Impl::was_of_another(TrialId trial, int attempt, std::string_view worker) {
+  if (worker.empty()) return false;
+  const auto row = statements.use(
+      "SELECT 1 FROM attempts AS a LEFT JOIN workers AS w ON w.id = a.worker_id WHERE a.trial_id = ?1 AND a.attempt = ?2 AND w.name IS NOT ?3");
+  return row->bind(trial, attempt, worker).step();
 }
 
 std::optional<Outcome> Store::Impl::ended_as(TrialId trial, int attempt, bool& exists) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -138,10 +139,11 @@ class Store {
   /// joined before, or is none.
   std::optional<int> lease(TrialId trial, WorkerId worker);
   /// A worker that came back with a trial it still trains: if the trial is queued and `attempt` is the last one begun and ended
-  /// lost, that attempt is opened again. True if so.
+  /// lost, that attempt is opened again. True if so. Only for a worker of the name that had the attempt.
   bool readopt(TrialId trial, int attempt, WorkerId worker);
-  /// False (and nothing stored) if that epoch of that attempt is there already or the trial or attempt is unknown.
-  bool add_epoch(TrialId trial, int attempt, const EpochReport& report);
+  /// False (and nothing stored) if that epoch of that attempt is there already or the trial or attempt is unknown; where `claimed_by` names a
+  /// worker, also if the attempt was never that worker's.
+  bool add_epoch(TrialId trial, int attempt, const EpochReport& report, std::string_view claimed_by = {});
   /// What the trials of a study reported after these epochs, a row for each trial and epoch: the last attempt that did.
   std::vector<EpochScore> epoch_scores(StudyId study, std::span<const int> epochs) const;
   /// Ends an attempt. completed and pruned have a score and make the trial completed (marked, if pruned): accepted from any attempt
@@ -152,7 +154,9 @@ class Store {
   /// The first oom uses up no retry; the trial is to be trained alone then. `worker_died`, of a lost attempt: the worker died while it had
   /// this trial in training. If the attempt was alone, that is a death (more than the study allows: failed), else a suspicion: the trial
   /// is to be trained alone. Whoever survives a training alone is suspected no more.
-  FinishResult finish(const TrialOutcome& outcome, bool worker_died = false);
+  ///
+  /// `claimed_by`, where it is not empty: the worker that says so. It is not believed about an attempt that was never its own.
+  FinishResult finish(const TrialOutcome& outcome, bool worker_died = false, std::string_view claimed_by = {});
   /// Pauses a running study that fails and fails (StudySpec::pause_on), counted from the last trial completed, or the last resume. Returns
   /// why, a sentence that also stands in the study's `error`; nullopt if there was no reason to.
   std::optional<std::string> pause_if_failing(StudyId study);
@@ -172,14 +176,15 @@ class Store {
   std::optional<int> lease_retraining(RetrainingId id, WorkerId worker);
   /// As `readopt`.
   bool readopt_retraining(RetrainingId id, int attempt, WorkerId worker);
-  /// False (and nothing stored) if that epoch of that attempt is there already, or the retraining or attempt is unknown.
-  bool add_retraining_epoch(RetrainingId id, int attempt, const RetrainingEpoch& epoch);
+  /// False (and nothing stored) if that epoch of that attempt is there already, or the retraining or attempt is unknown. `claimed_by`: as
+  /// in `add_epoch`.
+  bool add_retraining_epoch(RetrainingId id, int attempt, const RetrainingEpoch& epoch, std::string_view claimed_by = {});
   /// Ends an attempt. completed: from the last attempt that was begun, also if it was thought lost, while the retraining is not final;
   /// one that was paused meanwhile is completed too. An older attempt is never believed: attempts share a folder, and the files there are
   /// not its own any more. Other outcomes: only from an attempt that is open. failed and oom count against `retries`: queued again, or
   /// failed. preempted and lost: queued again. One that was paused stays paused in all these cases. cancelled: cancelled. Throws
-  /// StoreError for completed without a score that can be stored.
-  RetrainingFinish finish_retraining(const RetrainingOutcome& outcome);
+  /// StoreError for completed without a score that can be stored. `claimed_by`: as in `finish`.
+  RetrainingFinish finish_retraining(const RetrainingOutcome& outcome, std::string_view claimed_by = {});
   /// queued | leased -> paused. An attempt that is open stays so until its worker has given it back.
   RetrainingChange pause_retraining(RetrainingId id);
   /// paused -> queued.

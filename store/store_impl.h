@@ -65,6 +65,9 @@ struct Store::Impl {
 
   std::optional<CurrentTrial> current(TrialId trial);
   std::optional<Outcome> ended_as(TrialId trial, int attempt, bool& exists);
+  /// Whether an attempt was begun by a worker of another name; false for an empty name, and for an attempt that never began.
+  bool was_of_another(TrialId trial, int attempt, std::string_view worker);
+  bool was_of_another(RetrainingId retraining, int attempt, std::string_view worker);
   void require_next(StudyId study, std::span<const NewTrial> trials);
   std::int64_t next_told_index(StudyId study);
   void end_attempt(const TrialOutcome& outcome);
@@ -72,7 +75,7 @@ struct Store::Impl {
   void cancel_open_attempt(TrialId trial, const std::string& why);
   void complete(const TrialOutcome& outcome, std::int64_t told_index);
   void end_trial(const CurrentTrial& now, TrialId trial, std::optional<std::int64_t> told_index, const std::optional<std::string>& error);
-  FinishResult finish(const TrialOutcome& outcome, bool worker_died);
+  FinishResult finish(const TrialOutcome& outcome, bool worker_died, std::string_view claimed_by);
   void finish_scored(const TrialOutcome& outcome, const CurrentTrial& trial, bool late, FinishResult& result);
   void finish_otherwise(TrialOutcome outcome, CurrentTrial trial, bool worker_died, FinishResult& result);
   bool attempt_was_alone(const TrialOutcome& outcome);
@@ -83,7 +86,7 @@ struct Store::Impl {
   StudyId create_study(const StudySpec& spec, const DatasetSpec& dataset, const std::string& dataset_path);
   void inherit(const Lineage& fork, StudyId study);
 
-  RetrainingFinish finish(const RetrainingOutcome& outcome);
+  RetrainingFinish finish(const RetrainingOutcome& outcome, std::string_view claimed_by);
   void complete(const RetrainingOutcome& outcome);
   void end_attempt(const RetrainingOutcome& outcome);
   RetrainingChange change(RetrainingId id, RetrainingState to);

@@ -114,8 +114,9 @@ bool Store::readopt_retraining(RetrainingId id, int attempt, WorkerId worker) {
   return impl_->atomically([&] {
     impl_->statements
         .use("UPDATE retrainings SET state = 'leased', updated_ms = ?3 WHERE id = ?1 AND state = 'queued' AND attempts = ?2 AND"
-             " EXISTS (SELECT 1 FROM retraining_attempts WHERE retraining_id = ?1 AND attempt = ?2 AND outcome = 'lost')")
-        ->bind(id, attempt, impl_->clock->unix_ms())
+             " EXISTS (SELECT 1 FROM retraining_attempts AS a WHERE a.retraining_id = ?1 AND a.attempt = ?2 AND a.outcome = 'lost' AND"
+             " (SELECT name FROM workers WHERE id = a.worker_id) IS (SELECT name FROM workers WHERE id = ?4))")
+        ->bind(id, attempt, impl_->clock->unix_ms(), worker)
         .run();
     if (impl_->database.changes() == 0) return false;
     impl_->statements
@@ -127,8 +128,17 @@ bool Store::readopt_retraining(RetrainingId id, int attempt, WorkerId worker) {
   });
 }
 
-bool Store::add_retraining_epoch(RetrainingId id, int attempt, const RetrainingEpoch& e) {
+bool Store::Impl::was_of_another(RetrainingId retraining, int attempt, std::string_view worker) {
+  if (worker.empty()) return false;
+  const auto row = statements.use(
+      "SELECT 1 FROM retraining_attempts AS a LEFT JOIN workers AS w ON w.id = a.worker_id"
+      " WHERE a.retraining_id = ?1 AND a.attempt = ?2 AND w.name IS NOT ?3");
+  return row->bind(retraining, attempt, worker).step();
+}
+
+bool Store::add_retraining_epoch(RetrainingId id, int attempt, const RetrainingEpoch& e, std::string_view claimed_by) {
   return impl_->atomically([&] {
+    if (impl_->was_of_another(id, attempt, claimed_by)) return false;
     impl_->statements
         .use("INSERT INTO retraining_epochs (retraining_id, attempt, epoch, phase, train_loss, dev_loss, dev_score, learning_rate,"
              " seconds, rows_per_s, at_ms) SELECT retraining_id, attempt, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11"
@@ -142,11 +152,11 @@ bool Store::add_retraining_epoch(RetrainingId id, int attempt, const RetrainingE
 
 // ---- the end of an attempt
 
-RetrainingFinish Store::finish_retraining(const RetrainingOutcome& outcome) {
-  return impl_->atomically([&] { return impl_->finish(outcome); });
+RetrainingFinish Store::finish_retraining(const RetrainingOutcome& outcome, std::string_view claimed_by) {
+  return impl_->atomically([&] { return impl_->finish(outcome, claimed_by); });
 }
 
-RetrainingFinish Store::Impl::finish(const RetrainingOutcome& outcome) {
+RetrainingFinish Store::Impl::finish(const RetrainingOutcome& outcome, std::string_view claimed_by) {
   RetrainingFinish result;
   AttemptState attempt;
   int failures = 0, retries = 0;
@@ -165,7 +175,8 @@ RetrainingFinish Store::Impl::finish(const RetrainingOutcome& outcome) {
     attempt.open = attempt.begun && row->integer(5) != 0;
   }
   const bool completed = outcome.outcome == Outcome::completed;
-  result.accepted = attempt.begun && !is_final(result.state) && (completed ? attempt.last : attempt.open);
+  result.accepted = attempt.begun && !is_final(result.state) && (completed ? attempt.last : attempt.open) &&
+                    !was_of_another(outcome.retraining, outcome.attempt, claimed_by);
   if (completed && !attempt.open) {
     const std::string end = result.accepted ? "nobody had finished the retraining: accepted" : "dropped";
     add_event({0, 0, "result_late", study, {}, {}, "attempt " + std::to_string(outcome.attempt) + " came in completed, " + end,

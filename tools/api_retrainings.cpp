@@ -46,17 +46,21 @@ json full_record(const StoreReader& reader, RetrainingId id) {
   return *record;
 }
 
+bool is_below(const fs::path& path, const fs::path& folder) {
+  const fs::path below = path.lexically_relative(fs::weakly_canonical(folder));
+  return !below.empty() && *below.begin() != "..";
+}
+
 /// What is sent of an artifact: {"path", "bytes", "sha256"}; null where there is none. Throws DataError for a file that is not (any more)
-/// what was recorded, or does not lie below `root`: nothing else may leave.
+/// what was recorded, or does not lie in the retraining's folder below `root`: nothing else may leave.
 json file_of(const StoreReader& reader, RetrainingId id, const std::string& name, const fs::path& root) {
   const auto record = reader.retraining(id);
   if (!record) return nullptr;
   for (const json& artifact : record->at("artifacts")) {
     if (artifact.at("name") != name) continue;
     const fs::path path = fs::weakly_canonical(artifact.at("path").get<std::string>());
-    const fs::path below = path.lexically_relative(fs::weakly_canonical(root));
-    if (below.empty() || *below.begin() == "..") {
-      throw DataError(path.string() + " does not lie below the daemon's artifacts folder (" + root.string() +
+    if (!is_below(path, root) || !is_below(path, record->at("folder").get<std::string>())) {
+      throw DataError(path.string() + " does not lie in the retraining's own folder below the daemon's artifacts folder (" + root.string() +
                       "); start fusiond with --artifacts for its folder, or copy the file by hand");
     }
     std::error_code error;

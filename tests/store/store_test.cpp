@@ -370,6 +370,25 @@ TEST_P(StoreTest, LateResultIsAcceptedFromAQueuedTrialToo) {
   EXPECT_EQ(store.lease(trial, WorkerId{}), std::nullopt);
 }
 
+TEST_P(StoreTest, AWorkerIsBelievedAboutAttemptsOfItsNameOnly) {
+  const WorkerId worker = store.join_worker({{}, "one", "h", "cpu", "0.1.0", "1.13.0", 1, 1});
+  const WorkerId other = store.join_worker({{}, "other", "h", "cpu", "0.1.0", "1.13.0", 2, 1});
+  const WorkerId again = store.join_worker({{}, "one", "h", "cpu", "0.1.0", "1.13.0", 1, 1});
+  const std::vector<TrialId> trials = add_trials(store, add_study(store), 2);
+  for (const TrialId trial : trials) {
+    store.lease(trial, worker);
+    store.finish(ended(trial, 1, Outcome::lost));
+  }
+  const EpochReport report{1, 0.5, 0.25, 1e-3, 2.0};
+  EXPECT_FALSE(store.add_epoch(trials[0], 1, report, "other"));
+  EXPECT_FALSE(store.finish(completed(trials[0], 1, 0.5), false, "other").accepted);
+  EXPECT_FALSE(store.readopt(trials[1], 1, other));
+  EXPECT_EQ(store.trial(trials[0])->state, TrialState::queued);
+  EXPECT_TRUE(store.add_epoch(trials[0], 1, report, "one"));
+  EXPECT_TRUE(store.finish(completed(trials[0], 1, 0.5), false, "one").accepted);
+  EXPECT_TRUE(store.readopt(trials[1], 1, again));
+}
+
 TEST_P(StoreTest, ResultOfWhatNeverWasIsDropped) {
   const TrialId trial = add_trials(store, add_study(store), 1)[0];
   EXPECT_FALSE(store.finish(completed(TrialId{500}, 1, 0.5)).accepted);
@@ -407,7 +426,7 @@ TEST_P(StoreTest, RestartRequeuesWhatWasLeased) {
 TEST_P(StoreTest, WorkerThatComesBackKeepsItsTrial) {
   const TrialId trial = add_trials(store, add_study(store), 1)[0];
   EXPECT_FALSE(store.readopt(trial, 0, WorkerId{})) << "nothing was ever lost";
-  store.lease(trial, WorkerId{});
+  store.lease(trial, store.join_worker({{}, "w", "h", "cpu", "0.1.0", "1.13.0", 1, 1}));
   EXPECT_FALSE(store.readopt(trial, 1, WorkerId{})) << "it is leased";
   store.requeue_leased();
   const WorkerId worker = store.join_worker({{}, "w", "h", "cpu", "0.1.0", "1.13.0", 1, 1});

@@ -528,6 +528,10 @@ void Dispatcher::put_back(const std::vector<TrialId>& trials) {
 // ---- joining and leaving
 
 void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello) {
+  if (const Worker* known = find_worker(hello.name); known != nullptr && known->session && known->session->token_id() != session->token_id()) {
+    session->refuse("a worker \"" + hello.name + "\" is connected, with another token; choose another --name");
+    return;
+  }
   Worker& worker = workers_[hello.name];
   const bool another_process = worker.hello.pid != hello.pid || worker.hello.host != hello.host;
   if (worker.session) {
@@ -717,7 +721,10 @@ void Dispatcher::on(Worker& worker, const protocol::Epoch& message) {
     return;
   }
   leases_.extend(what, name);
-  auto work = [message](Store& store) { return store.add_epoch(message.trial, message.attempt, message.report); };
+  // With a lease the sender is known to hold the attempt; without one it only says so.
+  auto work = [message, claimed_by = lease != nullptr ? std::string() : name](Store& store) {
+    return store.add_epoch(message.trial, message.attempt, message.report, claimed_by);
+  };
   auto done = [this, name, ack, message](StoreResult<bool> stored) mutable {
     if (!stored.ok()) {
       logger("dispatch")->error("epoch not stored trial={} attempt={} epoch={}", ack.trial.value, ack.attempt, ack.epoch);
@@ -857,9 +864,11 @@ void Dispatcher::return_to_store(Held what, const std::string& worker) {
 void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge, bool worker_died) {
   const Worker* worker = find_worker(name);
   const bool failure = worker_died || outcome.outcome == Outcome::failed || outcome.outcome == Outcome::oom;
-  auto work = [outcome, worker_died, failure, known = entries_.contains(outcome.trial), id = worker != nullptr ? worker->id : WorkerId{}](Store& store) {
+  const std::string claimed_by = acknowledge && !lease ? name : std::string();  // by a message, of what is not leased to it
+  auto work = [outcome, worker_died, failure, claimed_by, known = entries_.contains(outcome.trial),
+               id = worker != nullptr ? worker->id : WorkerId{}](Store& store) {
     Finished finish;
-    finish.result = store.finish(outcome, worker_died);
+    finish.result = store.finish(outcome, worker_died, claimed_by);
     if (finish.result.requeued) store.add_event(requeue_event(outcome, finish.result, id));
     const bool changed = finish.result.told_index >= 0 || finish.result.requeued;
     if (!known && changed) finish.trial = store.trial(outcome.trial);

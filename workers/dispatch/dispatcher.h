@@ -143,7 +143,8 @@ class Dispatcher {
   nlohmann::json workers_json() const;
 
   // ---- the sessions' side
-  /// A worker said hello (of our version).
+  /// A worker said hello (of our version). Refused where another session has that name and showed another token: a name is its owner's while
+  /// it is connected.
   void join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello);
   /// Anything it said after that.
   void on_message(WorkerSession& session, const protocol::Message& message);

@@ -1,10 +1,12 @@
 #include "workers/dispatch/retraining_dispatch.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <utility>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "workers/dispatch/log_text.h"
 
@@ -33,6 +35,24 @@ Event event_of(const RetrainingOutcome& outcome, RetrainingState state, WorkerId
   event.text = "attempt " + std::to_string(outcome.attempt) + " ended " + std::string(name_of(outcome.outcome)) +
                (outcome.error.empty() ? "" : ": " + outcome.error);
   return event;
+}
+
+/// Artifacts lie in the retraining's own folder; a worker that names another file is not believed. By the text alone: what lies there is looked
+/// at when somebody asks for it (tools/api_retrainings.cpp).
+void check_artifacts(const RetrainingOutcome& outcome, const std::string& folder) {
+  if (!outcome.score) return;
+  std::size_t index = 0;
+  for (const Artifact& artifact : outcome.score->artifacts) {
+    const std::filesystem::path path(artifact.path);
+    const std::filesystem::path below = path.lexically_normal().lexically_relative(std::filesystem::path(folder).lexically_normal());
+    const bool legal = path.is_absolute() && !below.empty() && *below.begin() != ".." && *below.begin() != "." &&
+                       std::ranges::none_of(artifact.path, [](unsigned char c) { return c < ' '; });
+    if (!legal) {
+      throw ProtocolError("retraining_result frame: /score/artifacts/" + std::to_string(index) + "/path: expected a file below " + folder +
+                          ", got \"" + artifact.path + "\"");
+    }
+    ++index;
+  }
 }
 
 bool is_named(std::span<const HeldRetraining> named, HeldRetraining what) {
@@ -339,7 +359,9 @@ void RetrainingDispatch::on(const std::string& worker, const protocol::Retrainin
   const std::string* holder = holder_of(what);
   if (Lease* lease = lease_of(worker, what)) extend(*lease);
   if (holder != nullptr && (*holder != worker || leases_.at(worker).doomed)) return hooks_.send(worker, ack);
-  auto work = [message](Store& store) { return store.add_retraining_epoch(message.what.retraining, message.what.attempt, message.epoch); };
+  auto work = [message, claimed_by = holder != nullptr ? std::string() : worker](Store& store) {
+    return store.add_retraining_epoch(message.what.retraining, message.what.attempt, message.epoch, claimed_by);
+  };
   auto done = [this, worker, ack](StoreResult<bool> stored) mutable {
     if (!stored.ok()) {
       logger("dispatch")->error("epoch not stored retraining={} attempt={} epoch={}", ack.held.retraining.value, ack.held.attempt, ack.epoch);
@@ -366,6 +388,7 @@ void RetrainingDispatch::on(const std::string& worker, const protocol::Retrainin
                              what.attempt, worker, *holder);
     return hooks_.send(worker, protocol::RetrainingAck{"result", what, 0, false});
   }
+  if (const auto entry = entries_.find(what.retraining); entry != entries_.end()) check_artifacts(message.outcome, entry->second.job.folder);
   end_attempt(worker, message.outcome, release(worker, what), true);
 }
 
@@ -385,8 +408,9 @@ void RetrainingDispatch::end_attempt(const std::string& worker, RetrainingOutcom
   if (const auto entry = entries_.find(outcome.retraining); entry != entries_.end() && lease && !lease->doomed) {
     entry->second.place = Place::ending;
   }
-  auto work = [outcome, id = hooks_.connection(worker)](Store& store) {
-    const RetrainingFinish finish = store.finish_retraining(outcome);
+  const std::string claimed_by = acknowledge && !lease ? worker : std::string();
+  auto work = [outcome, claimed_by, id = hooks_.connection(worker)](Store& store) {
+    const RetrainingFinish finish = store.finish_retraining(outcome, claimed_by);
     if (finish.accepted) store.add_event(event_of(outcome, finish.state, id));
     return finish;
   };

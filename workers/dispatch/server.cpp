@@ -147,10 +147,6 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     Registered(const Registered&) = delete;
     Registered& operator=(const Registered&) = delete;
   };
-  struct Session {
-    std::weak_ptr<WorkerSession> session;
-    std::string token_id;
-  };
   /// A request that was read, as far as it was let in.
   struct Received {
     Request request;
@@ -186,7 +182,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   tcp::acceptor acceptor;
   std::shared_ptr<ConnectionTable> table;
   std::set<std::shared_ptr<Connection>> connections;
-  std::vector<Session> sessions;
+  std::vector<std::weak_ptr<WorkerSession>> sessions;
   std::uint64_t unauthorized = 0, forbidden = 0;
   std::map<std::pair<std::string, int>, std::uint64_t> requests;  // answers by route and status
   bool stopping = false;
@@ -217,8 +213,8 @@ void Server::Impl::stop() {
   for (const auto& connection : connections) {
     if (!connection->busy) connection->transport().close();
   }
-  for (const Session& entry : sessions) {
-    if (const auto session = entry.session.lock()) session->close("the daemon shuts down");
+  for (const auto& entry : sessions) {
+    if (const auto session = entry.lock()) session->close("the daemon shuts down");
   }
 }
 
@@ -483,7 +479,7 @@ void Server::Impl::count(const HttpResponse& response) {
 
 void Server::Impl::begin_session(Connection& connection, Request request, const std::string& token_id) {
   ++requests[{"GET /api/v1/worker", 101}];
-  std::erase_if(sessions, [](const Session& entry) { return entry.session.expired(); });
+  std::erase_if(sessions, [](const auto& entry) { return entry.expired(); });
   connection.slot->set(ConnectionTable::State::session);
   struct Place {  // in this order destroyed: the slot before the table
     std::shared_ptr<ConnectionTable> table;
@@ -492,8 +488,8 @@ void Server::Impl::begin_session(Connection& connection, Request request, const 
   const auto place = std::make_shared<Place>();
   place->table = connection.table;
   place->slot = std::move(connection.slot);
-  const auto session = std::make_shared<WorkerSession>(std::move(connection.stream), dispatcher, options.sessions, place);
-  sessions.push_back({session, token_id});
+  const auto session = std::make_shared<WorkerSession>(std::move(connection.stream), dispatcher, options.sessions, token_id, place);
+  sessions.push_back(session);
   session->start(std::move(request));
 }
 
@@ -523,8 +519,8 @@ ServerCounts Server::counts() const {
   using State = ConnectionTable::State;
   const ConnectionTable& table = *impl_->table;
   std::uint64_t frames = 0;
-  for (const Impl::Session& entry : impl_->sessions) {
-    if (const auto session = entry.session.lock()) frames += session->frames_read();
+  for (const auto& entry : impl_->sessions) {
+    if (const auto session = entry.lock()) frames += session->frames_read();
   }
   return {table.size(), table.count(State::unproven), table.count(State::session), frames, table.evicted(), table.refused(),
           impl_->unauthorized, impl_->forbidden, impl_->requests};
@@ -532,9 +528,9 @@ ServerCounts Server::counts() const {
 
 std::size_t Server::close_revoked() {
   std::size_t closed = 0;
-  for (const Impl::Session& entry : impl_->sessions) {
-    const auto session = entry.session.lock();
-    if (!session || impl_->access.is_valid(entry.token_id)) continue;
+  for (const auto& entry : impl_->sessions) {
+    const auto session = entry.lock();
+    if (!session || impl_->access.is_valid(session->token_id())) continue;
     session->refuse("the token of this worker was revoked");
     ++closed;
   }

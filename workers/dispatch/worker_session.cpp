@@ -33,11 +33,12 @@ std::string text_of(const tcp::endpoint& endpoint) {
 
 }  // namespace
 
-WorkerSession::WorkerSession(Stream stream, Dispatcher& dispatcher, SessionOptions options, std::shared_ptr<void> place)
+WorkerSession::WorkerSession(Stream stream, Dispatcher& dispatcher, SessionOptions options, std::string token_id, std::shared_ptr<void> place)
     : place_(std::move(place)),
       socket_(std::move(stream)),
       dispatcher_(dispatcher),
       options_(options),
+      token_id_(std::move(token_id)),
       alarm_(socket_.get_executor()),
       deadline_(socket_.get_executor()),
       room_(socket_.get_executor()) {

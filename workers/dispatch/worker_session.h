@@ -35,8 +35,8 @@ struct SessionOptions {
 /// outlive them.
 class WorkerSession : public std::enable_shared_from_this<WorkerSession> {
  public:
-  /// `place` is kept as long as the session lives.
-  WorkerSession(Stream stream, Dispatcher& dispatcher, SessionOptions options, std::shared_ptr<void> place);
+  /// `token_id`: of the token that was shown, empty for the daemon's own user. `place` is kept as long as the session lives.
+  WorkerSession(Stream stream, Dispatcher& dispatcher, SessionOptions options, std::string token_id, std::shared_ptr<void> place);
 
   /// Answers the upgrade and begins.
   void start(http::request<http::string_body> upgrade);
@@ -49,6 +49,7 @@ class WorkerSession : public std::enable_shared_from_this<WorkerSession> {
   void close(const std::string& reason);
 
   const std::string& worker_name() const { return name_; }  ///< empty before hello
+  const std::string& token_id() const { return token_id_; }
   std::uint64_t frames_read() const { return frames_read_; }
   const std::string& peer() const { return peer_; }         ///< address:port
 
@@ -68,6 +69,7 @@ class WorkerSession : public std::enable_shared_from_this<WorkerSession> {
   websocket::stream<Stream> socket_;
   Dispatcher& dispatcher_;
   const SessionOptions options_;
+  const std::string token_id_;
   std::string peer_, name_, reason_;
   std::deque<std::string> outbox_;
   std::size_t outbox_bytes_ = 0;
