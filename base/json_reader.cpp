@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/files.h"
+#include "base/json_depth.h"
 
 namespace fusion {
 
@@ -205,28 +206,8 @@ void JsonReader::finish() {
   }
 }
 
-namespace {
-
-constexpr int kMaxJsonDepth = 64;
-
-/// Whoever walks a document recurses: nesting that is hostile is refused before it is parsed.
-bool too_deep(std::string_view text) {
-  int depth = 0;
-  bool in_text = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_text && c == '\\') ++i;
-    else if (c == '"') in_text = !in_text;
-    else if (!in_text && (c == '[' || c == '{') && ++depth > kMaxJsonDepth) return true;
-    else if (!in_text && (c == ']' || c == '}')) --depth;
-  }
-  return false;
-}
-
-}  // namespace
-
 json parse_json(std::string_view text, const std::string& source) {
-  if (too_deep(text)) {
+  if (json_depth(text) > kMaxJsonDepth) {
     throw ConfigError(source + ": lists and objects are nested more than " + std::to_string(kMaxJsonDepth) + " deep; expected fewer levels");
   }
   std::vector<std::set<std::string>> keys;

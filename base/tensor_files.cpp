@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "base/json_depth.h"
+
 namespace fusion {
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian and mapped as they are");
@@ -66,13 +68,13 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-/// Bytes of a tensor of that shape, or nullopt where a size is negative or the product overflows.
+/// Bytes of a tensor of that shape, or nullopt where a size is negative or the product of some of them overflows a signed integer.
 std::optional<std::uint64_t> bytes_of(const std::vector<std::int64_t>& shape, DType dtype) {
-  std::uint64_t bytes = size_of(dtype);
+  auto bytes = static_cast<std::int64_t>(size_of(dtype));
   for (const std::int64_t d : shape) {
-    if (d < 0 || __builtin_mul_overflow(bytes, static_cast<std::uint64_t>(d), &bytes)) return std::nullopt;
+    if (d < 0 || __builtin_mul_overflow(bytes, d, &bytes)) return std::nullopt;
   }
-  return bytes;
+  return static_cast<std::uint64_t>(bytes);
 }
 
 }  // namespace
@@ -172,6 +174,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& file) {
                     std::to_string(mapped->size()) + " (truncated, or not a .safetensors file)");
   }
   const auto* text = reinterpret_cast<const char*>(mapped->data() + 8);
+  if (json_depth({text, header_bytes}) > kMaxJsonDepth) throw DataError(where + ": the header is nested too deep (not a .safetensors file)");
   json header = json::parse(text, text + header_bytes, nullptr, false);
   if (!header.is_object()) throw DataError(where + ": the header is not a JSON object (not a .safetensors file)");
   const std::byte* base = mapped->data() + 8 + header_bytes;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 
 namespace fusion {
 
@@ -77,9 +78,9 @@ Architecture architecture_from_triplets(const json& triplets) {
 }
 
 Architecture architecture_from_text(std::string_view text) {
-  const json parsed = json::parse(text, nullptr, false);
+  const json parsed = json_depth(text) <= kMaxJsonDepth ? json::parse(text, nullptr, false) : json(json::value_t::discarded);
   if (parsed.is_discarded()) {
-    throw SpaceError("architecture: expected triplets such as [[3,0,0],[1,3,0]], got \"" + std::string(text) + "\"");
+    throw SpaceError("architecture: expected triplets such as [[3,0,0],[1,3,0]], got \"" + std::string(text.substr(0, 1000)) + "\"");
   }
   return architecture_from_triplets(parsed);
 }

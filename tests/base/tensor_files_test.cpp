@@ -92,6 +92,8 @@ TEST(SafetensorsTest, RefusesEveryKindOfCorruptHeaderWithASentence) {
   EXPECT_THAT(error_of(file, safetensors_bytes(R"({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 8]}})", 8)), HasSubstr("shape"));
   EXPECT_THAT(error_of(file, safetensors_bytes(R"({"a": {"dtype": "F64", "shape": [4611686018427387904, 8], "data_offsets": [0, 8]}})", 8)), HasSubstr("shape"));
   EXPECT_THAT(error_of(file, safetensors_bytes(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}})", 12)), HasSubstr("overlap"));
+  EXPECT_THAT(error_of(file, safetensors_bytes(R"({"a": {"dtype": "U8", "shape": [4611686018427387904, 2, 0], "data_offsets": [0, 0]}})", 0)), HasSubstr("shape"));
+  EXPECT_THAT(error_of(file, safetensors_bytes("{\"a\": " + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}", 0)), HasSubstr("nested too deep"));
 }
 
 TEST(SafetensorsTest, NeverCrashesOnMutatedFiles) {
@@ -149,6 +151,9 @@ TEST(NpyTest, RefusesWhatItCannotReadWithASentence) {
   std::string big_endian = good;
   big_endian.replace(big_endian.find("<f4"), 3, ">f4");
   EXPECT_THAT(error_of_npy(big_endian), HasSubstr("element type"));
+  std::string overflowing = good;
+  overflowing.replace(overflowing.find("(2, 3)"), 29, "(4611686018427387904, 2, 0), ");
+  EXPECT_THAT(error_of_npy(overflowing), HasSubstr("too many bytes"));
 }
 
 }  // namespace

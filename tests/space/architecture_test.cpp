@@ -36,6 +36,7 @@ TEST(ArchitectureTest, RefusesNonsenseWithASentence) {
                            "[[0,0,0],[0,0,0],[0,0,0],[0,0,0],[0,0,0],[0,0,0],[0,0,0],[0,0,0],[0,0,0]]"}) {
     EXPECT_THROW(architecture_from_text(text), SpaceError) << text;
   }
+  EXPECT_THROW(architecture_from_text(std::string(1'000'000, '[') + std::string(1'000'000, ']')), SpaceError);
 }
 
 TEST(DatasetSpecTest, NamesTheTapThatDoesNotExist) {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "base/json_reader.h"
 
 // Each message has one `put` and one `take`; the two tables at the bottom tie them to the text of "type".
@@ -626,31 +627,11 @@ const Type& type_of(const json& document) {
   throw ProtocolError(join_problems(problems.list()));
 }
 
-/// The deepest nesting of lists and objects, without parsing: brackets outside of texts.
-std::size_t depth_of(std::string_view text) {
-  std::size_t depth = 0, deepest = 0;
-  bool quoted = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '[' || c == '{') {
-      deepest = std::max(deepest, ++depth);
-    } else if ((c == ']' || c == '}') && depth > 0) {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
 json parse_frame(std::string_view text) {
   if (text.size() > kMaxFrame) {
     throw ProtocolError("frame: expected at most " + std::to_string(kMaxFrame) + " bytes, got " + std::to_string(text.size()));
   }
-  if (const std::size_t depth = depth_of(text); depth > kMaxDepth) {
+  if (const std::size_t depth = json_depth(text); depth > kMaxDepth) {
     throw ProtocolError("frame: expected lists and objects nested at most " + std::to_string(kMaxDepth) + " deep, got " +
                         std::to_string(depth));
   }
