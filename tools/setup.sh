@@ -1,5 +1,5 @@
 # Sourced by ./quickstart and ./run-tests: installs what is missing, configures and builds build/release once.
-# Needs: $root (the repository), $install (yes/no), $torch (a LibTorch folder or empty), $want_tests (yes/no).
+# Needs: $root (the repository), $install (yes/no), $torch (a LibTorch folder or empty), $want_tests (yes/no). $want_fuzzers=yes: clang too, no LibTorch.
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
@@ -7,14 +7,19 @@ die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 packages=(g++ cmake ninja-build ccache pkg-config nlohmann-json3-dev libspdlog-dev libcli11-dev libsqlite3-dev sqlite3
           libboost-dev libssl-dev libsndfile1-dev libsamplerate0-dev zlib1g-dev libopenblas-dev)
 test_packages=(libgtest-dev libgmock-dev python3-numpy slurm-wlm munge)
+fuzz_packages=(clang libclang-rt-14-dev libgtest-dev libgmock-dev)
 
 install_packages() {
   local wanted=("${packages[@]}") missing=() sudo=""
-  [ -n "$torch" ] || wanted+=(libtorch-dev)
+  if [ "${want_fuzzers:-no}" = yes ]; then
+    wanted+=("${fuzz_packages[@]}")
+  elif [ -z "$torch" ] && [ "${want_torch:-yes}" = yes ]; then
+    wanted+=(libtorch-dev)
+  fi
   if [ "$want_tests" = yes ]; then
     wanted+=("${test_packages[@]}")
     # Debian's own Python with its PyTorch: the peer of the TorchScript and cross-check tests.
-    [ -n "$torch" ] || wanted+=(python3-torch)
+    [ -n "$torch" ] || [ "${want_torch:-yes}" = no ] || wanted+=(python3-torch)
   fi
   command -v dpkg-query >/dev/null || { say "not a Debian system: packages are left to you"; return; }
   for package in "${wanted[@]}"; do
@@ -46,6 +51,16 @@ build() {
   fi
   say "building (nothing happens where all is built)"
   ninja -C "$root/build/release" || die "the build failed; the compiler's words stand above"
+}
+
+# build_preset asan [TARGET...]: a build folder of its own, configured as CMakePresets.json says.
+build_preset() {
+  local preset=$1
+  shift
+  say "building build/$preset (nothing happens where all is built)"
+  (cd "$root" && cmake --preset "$preset") >"$root/build/configure-$preset.log" 2>&1 ||
+    { tail -n 30 "$root/build/configure-$preset.log" >&2; die "configuring failed (the whole log: build/configure-$preset.log)"; }
+  ninja -C "$root/build/$preset" "$@" || die "the build failed; the compiler's words stand above"
 }
 
 setup() {

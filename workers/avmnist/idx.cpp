@@ -68,7 +68,7 @@ IdxArray read_idx(const std::filesystem::path& file) {
   IdxArray array;
   const auto count = static_cast<std::size_t>(read_header(reader, name, array.shape));
   // Grown as the data comes: a damaged header must not make us reserve gigabytes.
-  constexpr std::size_t kPiece = 1 << 22;
+  constexpr std::size_t kPiece = 1 << 18;
   while (array.data.size() < count) {
     const std::size_t have = array.data.size(), want = std::min(kPiece, count - have);
     array.data.resize(have + want);
