@@ -119,7 +119,7 @@ void PrivateSlurm::write_configuration() {
   std::string ports = std::to_string(port + 1) + "-" + std::to_string(port + kNodes);
   write_atomically(conf(), "ClusterName=test\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=" + std::to_string(port) +
                                "\nSlurmUser=root\nSlurmdUser=root\nAuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket=" + at +
-                               "/munge/socket,cred_expire=4\nCommunicationParameters=NoInAddrAny,NoCtldInAddrAny\nSlurmctldPidFile=" + at +
+                               "/munge/socket,cred_expire=5\nCommunicationParameters=NoInAddrAny,NoCtldInAddrAny\nSlurmctldPidFile=" + at +
                                "/slurmctld.pid\nSlurmdPidFile=" + at + "/slurmd.%n.pid\nSlurmdSpoolDir=" + at + "/spool/%n\nStateSaveLocation=" + at +
                                "/state\nSlurmctldLogFile=" + at + "/log/slurmctld\nSlurmdLogFile=" + at + "/log/slurmd.%n\n" +
                                "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none\n"

@@ -18,7 +18,7 @@ namespace fusion::testing {
 ///
 /// Nodes claim 4 CPUs, 4000 MB and 2 GPUs each (null devices: no driver is touched). Partitions: low (default; its jobs are requeued where high wants
 /// their place), high, nopre (neither), closed (nobody may submit to it). Short times: 3 s from SIGTERM to SIGKILL, 3 s of grace, 10 s until a
-/// silent node is down, 5 s until a requeued job may start.
+/// silent node is down, 6 s until a requeued job may start.
 class PrivateSlurm {
  public:
   /// Why there can be none here; empty where there can.

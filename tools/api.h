@@ -35,6 +35,7 @@ class Api {
     std::function<void(bool drain_workers)> shutdown;
     std::function<std::optional<std::string>()> not_ready;  ///< why the daemon takes no work now; nothing while it does
     std::function<ServerCounts()> server;
+    std::function<nlohmann::json()> pools;  ///< docs/protocol.md, "pool"
   };
   explicit Api(Parts parts) : parts_(std::move(parts)) {}
 

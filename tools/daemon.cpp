@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <future>
 #include <optional>
@@ -19,7 +20,7 @@
 #include "tools/service_notice.h"
 #include "tools/study_host.h"
 #include "tools/termination_signals.h"
-#include "workers/launch/local_launcher.h"
+#include "tools/worker_pools.h"
 
 namespace fusion {
 
@@ -45,18 +46,31 @@ std::string local_host(const std::string& address) { return address == "0.0.0.0"
 
 /// Local workers check the certificate like all others, so it must name where they connect to.
 void check_local_workers(const DaemonConfig& config, const std::string& address) {
-  if (config.local_workers == 0 || !config.security.has_tls()) return;
+  const std::vector<PoolOptions> pools = config.all_pools();
+  const bool any = std::ranges::any_of(pools, [](const PoolOptions& pool) { return pool.launcher == LauncherKind::local; });
+  if (!any || !config.security.has_tls()) return;
   const std::string host = local_host(address);
   if (certificate_names(config.security.certificate, host)) return;
   throw ConfigError("tls/certificate: " + config.security.certificate + " does not name " + host + ", where local workers connect to; make one that does "
                     "(fusionctl certs always adds 127.0.0.1 and ::1), or start without local workers");
 }
 
+/// Jobs of Slurm come from other hosts, and would be turned away there one by one.
+void check_pool_tokens(const std::vector<PoolOptions>& pools, bool needed) {
+  std::vector<std::string> problems;
+  for (const PoolOptions& pool : pools) {
+    if (!needed || pool.launcher != LauncherKind::slurm || !pool.token_file.empty()) continue;
+    problems.push_back("pool " + pool.name + ": this daemon asks workers for a token; expected token_file, a file of mode 0600 with a token of role worker, "
+                       "on a path that the nodes have");
+  }
+  if (!problems.empty()) throw ConfigError(problems);
+}
+
 }  // namespace
 
 struct Daemon::Impl {
   explicit Impl(DaemonConfig given);
-  void start_local_workers();
+  void start_pools();
   void serve(const std::string& address, std::uint16_t port, std::shared_ptr<ssl::context> tls);
   void reload_tokens(bool if_changed);
   void watch_tokens();
@@ -84,12 +98,13 @@ struct Daemon::Impl {
   std::unique_ptr<Api> api;
   std::unique_ptr<Access> access;
   std::unique_ptr<Server> server;
-  std::unique_ptr<LocalLauncher> launcher;
+  std::unique_ptr<WorkerPools> pools;
   asio::steady_timer tokens_timer{io};
   std::unique_ptr<TerminationSignals> signals;
   asio::signal_set hangups{io};
   asio::steady_timer drain_timer{io};
   SteadyTime drain_until{};
+  bool workers_leave = false;
   bool stopping = false;
   int exit_code = 0;
 };
@@ -127,7 +142,8 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   backups = std::make_unique<BackupHost>(io.get_executor(), config.db);
   api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, *backups, *store, config.db, clock.steady(),
                                          [this](bool drain) { stop(drain, "asked for over HTTP"); }, [this] { return not_ready(); },
-                                         [this] { return server->counts(); }});
+                                         [this] { return server->counts(); },
+                                         [this] { return pools ? pools->to_json() : nlohmann::json::array(); }});
   serve(address, port, std::move(tls));
   retrainings->take_up(open_retrainings);
   for (StudyRecord& study : found) studies->take_up(std::move(study));
@@ -174,21 +190,23 @@ void Daemon::Impl::watch_tokens() {
   });
 }
 
-void Daemon::Impl::start_local_workers() {
-  if (config.local_workers == 0) return;
-  LocalLauncherOptions options;
-  options.count = config.local_workers;
-  options.program = config.worker_program;
+void Daemon::Impl::start_pools() {
+  WorkerPools::Setting setting;
+  setting.pools = config.all_pools();
+  if (setting.pools.empty()) return;
+  check_pool_tokens(setting.pools, access->has_tokens());
+  setting.slurm = config.slurm;
   const std::string host = local_host(config.endpoint().first);
-  const std::string scheme = config.security.has_tls() ? "https://" : "http://";
   const std::string shown = host.find(':') == std::string::npos ? host : "[" + host + "]";
-  options.arguments = {"--connect", scheme + shown + ":" + std::to_string(server->port()), "--log-level", config.log.level};
+  setting.url = (config.security.has_tls() ? "https://" : "http://") + shown + ":" + std::to_string(server->port());
   // By the environment, which only the same user may read; a command line is for everybody.
-  if (access->has_tokens()) options.environment["FUSION_TOKEN"] = access->local_worker_token();
-  if (config.security.has_tls()) options.environment["FUSION_CA"] = fs::absolute(config.security.certificate).string();
-  options.device = config.local_device;
-  launcher = std::make_unique<LocalLauncher>(io, options);
-  launcher->start();
+  if (access->has_tokens()) setting.local_environment["FUSION_TOKEN"] = access->local_worker_token();
+  if (config.security.has_tls()) setting.local_environment["FUSION_CA"] = fs::absolute(config.security.certificate).string();
+  setting.log_level = config.log.level;
+  setting.worker_program = config.worker_program;
+  setting.folder = fs::absolute(config.db).string() + ".pools";
+  pools = std::make_unique<WorkerPools>(io, *dispatcher, std::move(setting));
+  pools->start();
 }
 
 void Daemon::Impl::store_broken(const std::exception_ptr& error) {
@@ -237,7 +255,9 @@ void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
   hangups.cancel(ignored);
   studies->stop();
   backups->stop();
+  if (pools) pools->hold();
   dispatcher->hold(reason);
+  workers_leave = drain_workers;
   if (drain_workers) dispatcher->drain_workers(reason);
   drain_until = clock.steady() + std::chrono::milliseconds(static_cast<std::int64_t>(drain_s * 1000));
   await_results();
@@ -261,8 +281,8 @@ void Daemon::Impl::end_workers() {
     dispatcher->stop();
     io.stop();  // run() gives what is left its time
   };
-  if (launcher) {
-    launcher->stop(stop_serving);
+  if (pools) {
+    pools->stop(workers_leave, stop_serving);
   } else {
     asio::post(io, stop_serving);
   }
@@ -307,7 +327,7 @@ int Daemon::run() {
   d.signals = std::make_unique<TerminationSignals>(d.io, [&d](int signal) { d.stop(false, signal == SIGTERM ? "SIGTERM" : "SIGINT"); });
   d.hangups.add(SIGHUP);
   d.await_hangup();
-  d.start_local_workers();
+  d.start_pools();
   if (!d.config.port_file.empty()) write_atomically(d.config.port_file, std::to_string(port()) + "\n");
   logger("fusiond")->info("ready listen={} port={} db={}", d.config.listen, port(), d.config.db);
   notify_service("READY=1\nSTATUS=serving on port " + std::to_string(port()));

@@ -44,6 +44,11 @@ DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.drain_s = reader.number("drain_s", 0, 86'400, c.drain_s);
   c.log.level = reader.text("log_level", c.log.level);
   if (reader.has("log")) c.log = read_log(reader.object("log"), c.log);
+  c.pools = read_pools(reader);
+  for (const PoolOptions& pool : c.pools) {
+    if (pool.name == "local" && c.local_workers > 0) reader.fail("pools", "expected another name than \"local\", which local_workers has");
+  }
+  c.slurm = SlurmTimes::read(reader.object("slurm"));
   reader.raw("$comment");
   reader.finish();
   return c;
@@ -69,9 +74,25 @@ nlohmann::json DaemonConfig::to_json() const {
           {"drain_s", drain_s},
           {"log", {{"level", log.level}, {"file", log.file}, {"max_mb", log.max_mb}, {"files", log.files}, {"json", log.json}}},
           {"limits", limits.to_json()},
-          {"wal", wal.to_json()}};
+          {"wal", wal.to_json()},
+          {"pools", pools_json(pools)},
+          {"slurm", slurm.to_json()}};
   security.write(document);
   return document;
+}
+
+std::vector<PoolOptions> DaemonConfig::all_pools() const {
+  std::vector<PoolOptions> all;
+  if (local_workers > 0) {
+    PoolOptions local;
+    local.name = "local";
+    local.min = local.max = local_workers;
+    local.device = local_device;
+    local.worker_program = worker_program;
+    all.push_back(std::move(local));
+  }
+  all.insert(all.end(), pools.begin(), pools.end());
+  return all;
 }
 
 fs::path DaemonConfig::artifacts_folder() const {

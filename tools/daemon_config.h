@@ -11,6 +11,7 @@
 #include "security/security_config.h"
 #include "store/log_keeper.h"
 #include "workers/dispatch/limits.h"
+#include "workers/launch/pool_options.h"
 
 namespace fusion {
 
@@ -34,10 +35,15 @@ struct DaemonConfig {
   SecurityConfig security;                    ///< keys tls, tokens, loopback
   Limits limits;                              ///< key limits
   LogLimits wal;                              ///< when the database's write-ahead log is moved into the file
+  std::vector<PoolOptions> pools;             ///< workers by launcher; `local_workers` are one more
+  SlurmTimes slurm;
 
   /// Reads the document over `base`. Problems go to the reader.
   static DaemonConfig read(JsonReader& reader, DaemonConfig base);
   nlohmann::json to_json() const;
+
+  /// `pools`, and before them that of `local_workers`.
+  std::vector<PoolOptions> all_pools() const;
 
   /// The artifacts' folder, absolute; it need not be there yet. Throws ConfigError if something else has its name.
   std::filesystem::path artifacts_folder() const;

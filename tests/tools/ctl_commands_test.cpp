@@ -225,6 +225,24 @@ TEST_F(CommandsTest, PauseResumeCancelSayTheNewState) {
   EXPECT_EQ(text({"cancel", "7"}), "study 7 is cancelled\n");
 }
 
+TEST_F(CommandsTest, PoolsShowWhyNothingRuns) {
+  const json waiting{{"name", "4711_0"}, {"state", "waiting"}, {"detail", "PENDING (Resources)"}, {"node", ""}, {"since_s", 65.0}, {"worker", nullptr}};
+  json come = waiting;
+  come["worker"] = "gpu01-1";
+  const json slurm{{"name", "a100"}, {"launcher", "slurm"}, {"min", 0}, {"max", 16}, {"wanted", 2}, {"waiting", 1}, {"running", 1}, {"leaving", 0},
+                   {"problem", "sbatch: Invalid partition name specified"}, {"launched", {waiting, come}}};
+  json local = slurm;
+  local.update({{"name", "local"}, {"launcher", "local"}, {"min", 2}, {"max", 2}, {"problem", ""}});
+  ctl::Terminal wide;
+  EXPECT_EQ(ctl::pools_view(json::array({slurm, local}), wide),
+            "pool  launcher  wanted  of       waiting  running  leaving  why there are not more\n"
+            "a100  slurm          2  0 to 16        1        1        0  sbatch: Invalid partition name specified\n"
+            "\n"
+            "job     pool  state    says                        for\n"
+            "4711_0  a100  waiting  PENDING (Resources)  1 min 05 s\n");
+  EXPECT_EQ(ctl::pools_view(json::array({local}), wide), "");
+}
+
 TEST_F(CommandsTest, CancelOnATerminalAsksForYes) {
   ChildSetting setting;
   setting.environment = {{"FUSION_URL", server_.url()}};

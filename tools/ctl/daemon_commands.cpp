@@ -49,6 +49,8 @@ int workers(const Context& context, const NoOptions&) {
   const json& list = answer.list("workers");
   if (list.empty()) say("no worker is connected; start one with: fusion-worker --connect " + Url::parse(context.url).text());
   else print(workers_view(list, context.terminal()));
+  const std::string pools = pools_view(list_in(answer.value, "pools"), context.terminal());
+  if (!pools.empty()) print((list.empty() ? "" : "\n") + pools);
   return 0;
 }
 

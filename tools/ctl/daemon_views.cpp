@@ -104,6 +104,32 @@ std::string workers_view(const json& workers, const Terminal& terminal) {
   return table.text(terminal);
 }
 
+std::string pools_view(const json& pools, const Terminal& terminal) {
+  constexpr std::size_t kMostJobs = 20;
+  Table sizes({{"pool"}, {"launcher"}, {"wanted", Align::right}, {"of"}, {"waiting", Align::right}, {"running", Align::right}, {"leaving", Align::right},
+               {"why there are not more", Align::left, true, true}});
+  Table jobs({{"job"}, {"pool"}, {"state"}, {"says", Align::left, true, true}, {"node", Align::left, true, true}, {"for", Align::right}});
+  std::size_t left_out = 0, shown = 0;
+  for (const json& pool : pools) {
+    const bool fixed = text_in(pool, "launcher") == "local" && value_in(pool, "min") == value_in(pool, "max");
+    if (fixed && text_in(pool, "problem").empty()) continue;
+    sizes.add({text_in(pool, "name"), text_in(pool, "launcher"), digits_in(pool, "wanted"), digits_in(pool, "min") + " to " + digits_in(pool, "max"),
+               digits_in(pool, "waiting"), digits_in(pool, "running"), digits_in(pool, "leaving"), text_in(pool, "problem")});
+    for (const json& launched : list_in(pool, "launched")) {
+      if (!value_in(launched, "worker").is_null()) continue;
+      if (++shown > kMostJobs && ++left_out > 0) continue;
+      const std::string detail = text_in(launched, "detail"), end = text_in(launched, "last_end");
+      jobs.add({text_in(launched, "name", kAbsent), text_in(pool, "name"), text_in(launched, "state"), detail.empty() ? end : detail,
+                text_in(launched, "node"), duration(number_in(launched, "since_s"))});
+    }
+  }
+  std::string text;
+  if (!sizes.empty()) text += sizes.text(terminal);
+  if (!jobs.empty()) text += "\n" + jobs.text(terminal);
+  if (left_out > 0) text += "and " + std::to_string(left_out) + " more; all of them with --json\n";
+  return text;
+}
+
 std::string events_view(const json& events, const Terminal& terminal) {
   Table table({{"event", Align::right},
                {"at"},

@@ -246,6 +246,15 @@ bool Dispatcher::busy() const {
   return std::ranges::any_of(workers_, holds);
 }
 
+// It is given nothing from now on; should the word be lost with the connection, the worker comes back as one that may be.
+bool Dispatcher::drain_worker(const std::string& name, const std::string& reason) {
+  Worker* worker = find_worker(name);
+  if (worker == nullptr || !worker->session || !worker->id) return false;
+  worker->leaving = true;
+  send(name, protocol::Drain{reason});
+  return true;
+}
+
 void Dispatcher::stop() {
   stopped_ = true;
   timer_.cancel();
@@ -262,6 +271,18 @@ Dispatcher::Outstanding Dispatcher::outstanding(StudyId study) const {
 std::size_t Dispatcher::connected_workers() const {
   return static_cast<std::size_t>(
       std::count_if(workers_.begin(), workers_.end(), [](const auto& entry) { return entry.second.session != nullptr; }));
+}
+
+Workload Dispatcher::workload() const {
+  Workload load;
+  load.queued = queues_.waiting();
+  load.retrainings = retrainings_.waiting_unpaused();
+  for (const auto& [name, worker] : workers_) {
+    if (!worker.session || !worker.id) continue;
+    const std::size_t held = used_slots(worker);
+    load.workers.push_back({name, worker.hello.job, worker.hello.pack, held, held > 0 || retrainings_.involves(name), worker.leaving});
+  }
+  return load;
 }
 
 std::size_t Dispatcher::free_slots() const {

@@ -25,6 +25,7 @@
 #include "workers/dispatch/lease_table.h"
 #include "workers/dispatch/retraining_dispatch.h"
 #include "workers/dispatch/study_queues.h"
+#include "workers/dispatch/workload.h"
 #include "workers/protocol/messages.h"
 
 namespace fusion {
@@ -125,6 +126,8 @@ class Dispatcher {
   /// A worker that is connected holds something, or something of it is on its way to disk. What is held by workers that are gone is not
   /// waited for.
   bool busy() const;
+  /// The same for one that is connected; false if there is none of that name.
+  bool drain_worker(const std::string& name, const std::string& reason);
   /// No more packs, no more timer: what comes in is still recorded. For the end of the daemon.
   void stop();
 
@@ -139,6 +142,7 @@ class Dispatcher {
   std::size_t connected_workers() const;
   const DispatchFigures& figures() const { return figures_; }
   DispatchLoad load() const;
+  Workload workload() const;
   /// docs/protocol.md, "worker": those that are connected.
   nlohmann::json workers_json() const;
 

@@ -188,6 +188,11 @@ std::optional<RetrainingId> RetrainingDispatch::held_by(const std::string& worke
   return found->second.what.retraining;
 }
 
+std::size_t RetrainingDispatch::waiting_unpaused() const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(entries_, [](const auto& entry) { return !entry.second.paused && entry.second.place == Place::waiting; }));
+}
+
 bool RetrainingDispatch::involves(const std::string& worker) const {
   return leases_.contains(worker) || under_way_.contains(worker);
 }

@@ -80,6 +80,8 @@ class RetrainingDispatch {
   bool keeps_from_trials(const std::string& worker) const;
   /// What the worker holds; none.
   std::optional<RetrainingId> held_by(const std::string& worker) const;
+  /// Those that wait for a worker and are not paused.
+  std::size_t waiting_unpaused() const;
   /// Something of the worker's is here, or under way at the store.
   bool involves(const std::string& worker) const;
   void tick();

@@ -111,6 +111,14 @@ std::size_t StudyQueues::ready(StudyId study) const {
   return found == queues_.end() ? 0 : found->second.again.size() + found->second.fresh.size();
 }
 
+std::size_t StudyQueues::waiting() const {
+  std::size_t count = 0;
+  for (const auto& [id, queue] : queues_) {
+    if (!queue.study.paused) count += waiting(id);
+  }
+  return count;
+}
+
 std::size_t StudyQueues::waiting(StudyId study) const {
   const auto found = queues_.find(study);
   return found == queues_.end() ? 0 : ready(study) + found->second.alone.size() + found->second.aside.size();

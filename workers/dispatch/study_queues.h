@@ -59,6 +59,7 @@ class StudyQueues {
   /// A study that is not paused has trials now, or may have some soon.
   bool any_running() const;
   std::size_t ready(StudyId study) const;
+  std::size_t waiting() const;  ///< of all studies that are not paused
   std::size_t waiting(StudyId study) const;  ///< ready, alone or standing aside
   /// Up to `count` trials from the front; the study's turn is over.
   std::vector<TrialId> take(StudyId study, std::size_t count);

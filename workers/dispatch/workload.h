@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace fusion {
+
+/// What there is to do and who does it, as whoever keeps workers in number has to know it (Dispatcher::workload).
+struct Workload {
+  struct Worker {  ///< one that is connected
+    std::string name;
+    std::string job;        ///< of the batch system; empty outside of one
+    int pack = 1;           ///< trials it trains at once
+    std::size_t held = 0;   ///< trials it has, in training or waiting
+    bool busy = false;      ///< it has a trial or a retraining, or is about to
+    bool leaving = false;
+  };
+  std::size_t queued = 0;      ///< trials of studies that are not paused, which no worker has
+  std::size_t retrainings = 0;  ///< that wait, and are not paused
+  std::vector<Worker> workers;
+};
+
+}  // namespace fusion
