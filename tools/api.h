@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "base/asio.h"
 #include "base/clock.h"
 #include "tools/backup_host.h"
+#include "tools/blob_table.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_host.h"
 #include "tools/study_host.h"
@@ -32,6 +34,7 @@ class Api {
     GroupCommit& store;
     std::string database;
     SteadyTime started;
+    std::vector<std::filesystem::path> data_roots;
     std::function<void(bool drain_workers)> shutdown;
     std::function<std::optional<std::string>()> not_ready;  ///< why the daemon takes no work now; nothing while it does
     std::function<ServerCounts()> server;
@@ -48,6 +51,7 @@ class Api {
   bool route_retrainings(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   bool route_one_retraining(const HttpRequest& request, RetrainingId id, const std::vector<std::string>& path, Respond& respond);
   bool route_operations(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
+  bool route_blobs(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   bool route_rest(const HttpRequest& request, const std::vector<std::string>& path, Respond& respond);
   void submit(const HttpRequest& request, Respond respond);
   void fork(const HttpRequest& request, StudyId id, Respond respond);
@@ -68,6 +72,7 @@ class Api {
 
   Parts parts_;
   std::vector<Respond> ask_ready_;  // waiting for one answer of the store
+  BlobTable blobs_;  ///< made anew when a digest is asked for that is not in it
 };
 
 }  // namespace fusion

@@ -41,7 +41,8 @@ std::vector<std::string> split(const std::string& path) {
 }
 
 std::string route_of(const std::string& method, const std::vector<std::string>& path) {
-  static const std::map<std::string, std::string> kNamedBy{{"studies", "/:id"}, {"trials", "/:id"}, {"retrainings", "/:id"}, {"artifacts", "/:name"}};
+  static const std::map<std::string, std::string> kNamedBy{
+      {"studies", "/:id"}, {"trials", "/:id"}, {"retrainings", "/:id"}, {"artifacts", "/:name"}, {"blobs", "/:digest"}};
   if (method != "GET" && method != "HEAD" && method != "POST") return "other";
   std::string route = method + " ";
   for (std::size_t i = 0; i < path.size(); ++i) {

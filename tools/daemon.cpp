@@ -141,7 +141,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads, &gate);
   backups = std::make_unique<BackupHost>(io.get_executor(), config.db);
   api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, *backups, *store, config.db, clock.steady(),
-                                         [this](bool drain) { stop(drain, "asked for over HTTP"); }, [this] { return not_ready(); },
+                                         config.data_roots, [this](bool drain) { stop(drain, "asked for over HTTP"); }, [this] { return not_ready(); },
                                          [this] { return server->counts(); },
                                          [this] { return pools ? pools->to_json() : nlohmann::json::array(); }});
   serve(address, port, std::move(tls));

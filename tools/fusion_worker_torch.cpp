@@ -82,11 +82,12 @@ int main(int argc, char** argv) {
     const std::optional<std::int64_t> gpu_bytes = check_training_device(options.device);  // refuses one that is not there before anything else
     command.settle_pack(gpu_bytes ? pack_on_gpu(command.devices.usable_bytes(*gpu_bytes)) : kPackOnCpu);
     prepare_training_thread();
-    WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack));
+    DatasetSource source(command.blobs.options(options));
+    WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack), source);
     const AskLost lost = [&command] { return command.devices.lost(); };
     trainer.set_lost(lost);
     if (gpu_bytes) trainer.set_room([&command] { return room_on_gpu(command); });
-    WorkerRetrainer retrainer(options.device);
+    WorkerRetrainer retrainer(options.device, source);
     retrainer.set_lost(lost);
     WorkerTimes times;
     const auto train = [&](PackSession& session) {

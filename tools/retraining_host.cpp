@@ -1,5 +1,7 @@
 #include "tools/retraining_host.h"
 
+#include <filesystem>
+
 #include "base/log.h"
 
 namespace fusion {
@@ -69,6 +71,8 @@ void RetrainingHost::store_parsed(NewRetraining retraining, std::function<void(R
           const RetrainingRecord& record = stored.value();
           logger("search")->info("retraining submitted retraining={} trial={} head={} folder={}", record.id.value, record.trial.value,
                                  name_of(record.job.options.head), record.job.folder);
+          std::error_code ignored;  // it tells workers whether they share this folder; one that does makes it again
+          std::filesystem::create_directories(record.job.folder, ignored);
           dispatcher_.retrainings().submit({record.job, record.priority, false, false});
           done(record.id, nullptr);
         } catch (...) {

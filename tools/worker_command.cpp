@@ -45,6 +45,7 @@ void WorkerCommand::add_options(CLI::App& app) {
   app.footer("Exit status: 0 it left as asked (a signal, unless --leave-status names another status; a daemon that drains its workers); 1 its device is "
              "lost, or an internal error; 2 bad input, or refused by the daemon: starting it again is no use; 130 ended at once by a second SIGINT.");
   surroundings.add_options(app);
+  blobs.add_options(app);
   devices.add_options(app);
   app.add_option("--name", client.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", client.device, "cpu or cuda:N")->capture_default_str();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "tools/worker_blobs.h"
 #include "tools/worker_devices.h"
 #include "tools/worker_surroundings.h"
 #include "workers/client/worker_client.h"
@@ -17,6 +18,7 @@ namespace fusion {
 struct WorkerCommand {
   WorkerClientOptions client;  ///< name and device as given; the rest by `finish`
   WorkerSurroundings surroundings;
+  WorkerBlobs blobs;
   WorkerDevices devices;
   std::string log_level = "info", journal;
   int pack = 0, slots = 0;  ///< 0: not given

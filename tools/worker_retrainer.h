@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "tools/lost_device.h"
+#include "workers/client/dataset_source.h"
 #include "workers/client/retraining_session.h"
 
 namespace fusion {
@@ -12,13 +13,17 @@ namespace fusion {
 /// as its last artifact, and its reports to the session. Used by the training thread only.
 class WorkerRetrainer {
  public:
-  explicit WorkerRetrainer(std::string device) : device_(std::move(device)) {}
+  /// `source` must outlive it.
+  WorkerRetrainer(std::string device, DatasetSource& source) : device_(std::move(device)), source_(source) {}
   /// Where the device is gone, the retraining has not failed: DeviceLost is thrown.
   void set_lost(AskLost lost) { lost_ = std::move(lost); }
   void operator()(RetrainingSession& session) const;
 
  private:
+  DatasetSource::Located locate(const RetrainingSession& session) const;
+
   std::string device_;
+  DatasetSource& source_;
   AskLost lost_;
 };
 

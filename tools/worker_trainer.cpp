@@ -31,17 +31,33 @@ std::vector<PackTrial> fitting(const std::vector<SessionTrial>& trials, const Da
 
 }  // namespace
 
-const FeatureSet& WorkerTrainer::features(const protocol::PackHeader& header) {
-  if (!open_ || open_path_ != header.dataset_path || open_->spec().digest != header.dataset_digest) {
-    open_.reset();
-    open_ = FeatureSet::open(header.dataset_path, header.dataset_digest);
-    open_path_ = header.dataset_path;
-  }
+const FeatureSet& WorkerTrainer::features(const protocol::PackHeader& header, const std::function<bool()>& stopped) {
+  if (open_ && open_path_ == header.dataset_path && open_->spec().digest == header.dataset_digest) return *open_;
+  open_.reset();
+  located_ = {};  // may be evicted for those that come
+  open(header, stopped);
+  open_path_ = header.dataset_path;
   return *open_;
 }
 
+// What lies in the cache was whole when it came; if it is not any more, it is fetched again.
+void WorkerTrainer::open(const protocol::PackHeader& header, const std::function<bool()>& stopped) {
+  located_ = source_.locate(header.dataset_path, header.dataset_digest, DatasetSource::Depth::features, stopped);
+  try {
+    open_ = FeatureSet::open(located_.manifest, header.dataset_digest);
+  } catch (const DataError&) {
+    if (!source_.drop_damaged(located_)) throw;
+    located_ = source_.locate(header.dataset_path, header.dataset_digest, DatasetSource::Depth::features, stopped);
+    open_ = FeatureSet::open(located_.manifest, header.dataset_digest);
+  }
+}
+
 void WorkerTrainer::operator()(PackSession& session) {
-  work_on_device(lost_, [&] { train(session); });
+  try {
+    work_on_device(lost_, [&] { train(session); });
+  } catch (const FetchStopped& error) {
+    session.end_rest(Outcome::cancelled, error.what());
+  }
 }
 
 /// All but the callbacks that end trials.
@@ -60,7 +76,10 @@ PackContext WorkerTrainer::context_of(PackSession& session, const DatasetSpec& d
 
 void WorkerTrainer::train(PackSession& session) {
   const protocol::PackHeader& header = session.header();
-  const FeatureSet& set = features(header);
+  const auto stopped = [&session] {
+    return std::ranges::all_of(session.trials(), [](const SessionTrial& trial) { return trial.cancel.stop_requested(); });
+  };
+  const FeatureSet& set = features(header, stopped);
   PackContext context = context_of(session, set.spec());
   std::optional<std::string> lost;
   context.on_end = [&](TrialOutcome outcome) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tools/lost_device.h"
+#include "workers/client/dataset_source.h"
 #include "workers/client/pack_session.h"
 #include "workers/data/features.h"
 #include "workers/train/trainer.h"
@@ -19,8 +20,8 @@ namespace fusion {
 /// and trains. Used by the training thread only.
 class WorkerTrainer {
  public:
-  /// `pack`: trials to train at once.
-  WorkerTrainer(std::string device, std::size_t pack) : device_(std::move(device)), pack_(pack) {}
+  /// `pack`: trials to train at once. `source` must outlive it.
+  WorkerTrainer(std::string device, std::size_t pack, DatasetSource& source) : device_(std::move(device)), pack_(pack), source_(source) {}
 
   /// Where the device is gone, no trial has failed: those that did go back, and DeviceLost is thrown.
   void set_lost(AskLost lost) { lost_ = std::move(lost); }
@@ -34,18 +35,21 @@ class WorkerTrainer {
   void set_room(std::function<Room()> room) { room_ = std::move(room); }
 
   /// Trains what the session has and gets (workers/train/trainer.h). A trial that does not fit the features fails alone. Throws Error for
-  /// features that are not as the study expects them: the caller fails every trial with it.
+  /// features that are not as the study expects them: the caller fails every trial with it; UnreadableData where it cannot get them.
   void operator()(PackSession& session);
 
  private:
   void train(PackSession& session);
   PackContext context_of(PackSession& session, const DatasetSpec& dataset);
-  const FeatureSet& features(const protocol::PackHeader& header);
+  const FeatureSet& features(const protocol::PackHeader& header, const std::function<bool()>& stopped);
+  void open(const protocol::PackHeader& header, const std::function<bool()>& stopped);
 
   std::string device_;
   std::size_t pack_;
+  DatasetSource& source_;
   AskLost lost_;
   std::function<Room()> room_;
+  DatasetSource::Located located_;  // of open_
   std::shared_ptr<const FeatureSet> open_;
   std::string open_path_;
   std::map<StudyId, WeightBank> banks_;

@@ -11,8 +11,10 @@
 #include "base/log.h"
 #include "security/peer_user.h"
 #include "security/stream.h"
+#include "workers/dispatch/byte_range.h"
 #include "workers/dispatch/connection_table.h"
 #include "workers/dispatch/dispatcher.h"
+#include "workers/dispatch/file_part.h"
 #include "workers/dispatch/log_text.h"
 
 namespace fusion {
@@ -89,6 +91,11 @@ bool is_gone(boost::system::error_code error) {
 }
 
 std::string field(const Request& request, http::field name) { return std::string(request[name]); }
+
+AskedOfFile asked_of_file(const Request& request) {
+  return {request.version(), request.keep_alive(), request.method() == http::verb::head, field(request, http::field::range),
+          field(request, http::field::if_range)};
+}
 
 /// What is wrong with a head that was let in only because of where it comes from: a browser may have been misused.
 std::optional<HttpResponse> misuse(const Request& request, const ServerOptions& options) {
@@ -170,7 +177,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   void admit(Connection& connection, const Request& head, Received& received);
   asio::awaitable<bool> reply(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version,
                               bool keep_alive, bool head_only = false);
-  asio::awaitable<bool> reply_file(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version, bool keep_alive);
+  asio::awaitable<bool> reply_file(std::shared_ptr<Connection> connection, HttpResponse response, AskedOfFile asked);
   asio::awaitable<HttpResponse> ask_handler(std::shared_ptr<Connection> connection, HttpRequest asked);
   void begin_session(Connection& connection, Request request, const std::string& token_id);
   void count(const HttpResponse& response);
@@ -301,6 +308,7 @@ asio::awaitable<void> Server::Impl::serve_requests(std::shared_ptr<Connection> c
     if (received->nothing) break;
     const unsigned version = received->request.version();
     const bool head_only = received->request.method() == http::verb::head;
+    AskedOfFile asked_of = asked_of_file(received->request);
     bool keep_alive = received->request.keep_alive();
     HttpResponse response;
     if (received->refused) {
@@ -316,7 +324,7 @@ asio::awaitable<void> Server::Impl::serve_requests(std::shared_ptr<Connection> c
     count(response);
     bool again = false;
     if (response.file.empty()) again = co_await reply(connection, std::move(response), version, keep_alive, head_only);
-    else again = co_await reply_file(connection, std::move(response), version, keep_alive);
+    else again = co_await reply_file(connection, std::move(response), std::move(asked_of));
     if (received->refused) co_await drop_the_rest(connection);
     if (!again) break;
     connection->set(ConnectionTable::State::idle);
@@ -425,22 +433,27 @@ asio::awaitable<bool> Server::Impl::reply(std::shared_ptr<Connection> connection
 }
 
 // In pieces of some kilobytes, read as the peer takes them; each has the whole time limit.
-asio::awaitable<bool> Server::Impl::reply_file(std::shared_ptr<Connection> connection, HttpResponse response, unsigned version,
-                                               bool keep_alive) {
+asio::awaitable<bool> Server::Impl::reply_file(std::shared_ptr<Connection> connection, HttpResponse response, AskedOfFile asked) {
   boost::system::error_code error;
-  keep_alive = keep_alive && !stopping;
-  http::response<http::file_body> message(static_cast<http::status>(response.status), version);
-  message.body().open(response.file.c_str(), beast::file_mode::scan, error);
+  const bool keep_alive = asked.keep_alive && !stopping;
+  FilePart::value_type part;
+  part.open(response.file, error);
   if (error) {
     logger("dispatch")->error("file not sent path={} reason={}", log_text(response.file), log_text(error.message()));
     HttpResponse problem = http_problem(410, "the file is not there any more: " + response.file);
-    const bool again = co_await reply(connection, std::move(problem), version, keep_alive);
+    const bool again = co_await reply(connection, std::move(problem), asked.version, keep_alive, asked.head_only);
     co_return again;
   }
+  const ByteRange range = choose_range(response, asked, part.size);
+  part.begin = range.begin;
+  part.bytes = range.bytes;
+  http::response<FilePart> message(std::piecewise_construct, std::make_tuple(std::move(part)),
+                                   std::make_tuple(static_cast<http::status>(response.status), asked.version));
   set_fields(message, response, keep_alive);
   message.prepare_payload();
-  http::response_serializer<http::file_body> serializer(message);
-  while (!error && !serializer.is_done()) {
+  http::response_serializer<FilePart> serializer(message);
+  serializer.split(asked.head_only);
+  while (!error && !(asked.head_only ? serializer.is_header_done() : serializer.is_done())) {
     connection->transport().expires_after(options.timeout);
     co_await http::async_write_some(connection->stream, serializer, asio::redirect_error(asio::use_awaitable, error));
   }
