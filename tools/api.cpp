@@ -166,13 +166,14 @@ bool Api::route_rest(const HttpRequest& request, const std::vector<std::string>&
   return true;
 }
 
-void Api::read(std::function<json(const StoreReader&)> work, std::string key, std::string missing, Respond respond) {
+void Api::read(std::function<json(const StoreReader&)> work, std::string key, std::string missing, Respond respond, Asker asker) {
   parts_.readers.async(parts_.io, std::move(work),
                        [key = std::move(key), missing = std::move(missing), respond = std::move(respond)](json result, std::exception_ptr error) {
                          if (error) return respond(refusal(422, error));
                          if (result.is_null()) return respond(refusal(404, std::vector<std::string>{missing}));
                          respond(answer(200, key.empty() ? std::move(result) : json{{key, std::move(result)}}));
-                       });
+                       },
+                       asker);
 }
 
 json Api::with_totals(json study) const {
@@ -251,7 +252,7 @@ void Api::query(const HttpRequest& request, Respond respond) {
   reader.finish();
   problems.throw_if_any();
   const auto deadline = std::chrono::milliseconds(std::llround(deadline_s * 1000));
-  read([sql, limit, deadline](const StoreReader& store) { return store.query(sql, limit, deadline); }, "", "", std::move(respond));
+  read([sql, limit, deadline](const StoreReader& store) { return store.query(sql, limit, deadline); }, "", "", std::move(respond), Asker::person);
 }
 
 void Api::backup(Respond respond) {

@@ -67,7 +67,7 @@ class Api {
   void backup(Respond respond);
   void shutdown(const HttpRequest& request, Respond respond);
   /// A reader's answer under `key` (or as it is where key is empty); null becomes 404 with `missing`.
-  void read(std::function<nlohmann::json(const StoreReader&)> work, std::string key, std::string missing, Respond respond);
+  void read(std::function<nlohmann::json(const StoreReader&)> work, std::string key, std::string missing, Respond respond, Asker asker = Asker::page);
   nlohmann::json with_totals(nlohmann::json study) const;
 
   Parts parts_;

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <chrono>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <exception>
 #include <functional>
 #include <memory>
@@ -24,32 +27,44 @@ struct ReaderFigures {
   DurationHistogram took;  ///< from when a query was asked until it was answered
 };
 
+/// Who asks: the API's own pages, which are small, or somebody's SQL, which may scan everything. The latter has threads of its own, so that pages
+/// do not wait for it, and where processors are short these come behind all others, so that workers do not either.
+enum class Asker { page, person };
+
 /// Read-only queries on threads of their own, each with its own connection, so that nobody waits for them.
 class ReaderPool {
  public:
   using Done = std::function<void(nlohmann::json result, std::exception_ptr error)>;
 
-  /// Connections are opened by the threads that use them, on first use. Each query takes a turn at the gate, if there is one, so that the log
-  /// can be emptied although somebody always asks.
+  /// So many threads for each kind of asker. Connections are opened by the threads that use them, on first use. Each query takes a turn at the
+  /// gate, if there is one, so that the log can be emptied although somebody always asks.
   ReaderPool(std::string database, int threads, ReaderGate* gate = nullptr)
-      : figures_(threads), database_(std::move(database)), gate_(gate), pool_(static_cast<std::size_t>(threads)) {}
+      : figures_(2 * threads),
+        database_(std::move(database)),
+        gate_(gate),
+        pages_(static_cast<std::size_t>(threads)),
+        people_(static_cast<std::size_t>(threads)) {}
   ~ReaderPool() { join(); }
 
   /// Drops what has not begun and waits for the rest.
   void join() {
-    pool_.stop();
-    pool_.join();
+    pages_.stop();
+    people_.stop();
+    pages_.join();
+    people_.join();
   }
 
   /// `work` on a reader thread; `done` on `executor`.
-  void async(asio::any_io_executor executor, std::function<nlohmann::json(const StoreReader&)> work, Done done) {
+  void async(asio::any_io_executor executor, std::function<nlohmann::json(const StoreReader&)> work, Done done, Asker asker = Asker::page) {
     figures_.asked.add();
-    asio::post(pool_, [this, executor, work = std::move(work), done = std::move(done), asked = std::chrono::steady_clock::now()]() mutable {
+    asio::thread_pool& threads = asker == Asker::page ? pages_ : people_;
+    asio::post(threads, [this, executor, asker, work = std::move(work), done = std::move(done), asked = std::chrono::steady_clock::now()]() mutable {
       nlohmann::json result;
       std::exception_ptr error;
       try {
         thread_local std::string opened;
         thread_local std::optional<StoreReader> reader;
+        if (opened.empty() && asker == Asker::person) ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);  // of the thread: Linux
         if (!reader || opened != database_) {
           reader.emplace(StoreReader::open(database_));
           opened = database_;
@@ -71,10 +86,12 @@ class ReaderPool {
   const ReaderFigures& figures() const { return figures_; }
 
  private:
+  static constexpr int kNice = 10;
+
   ReaderFigures figures_;
   std::string database_;
   ReaderGate* gate_;
-  asio::thread_pool pool_;
+  asio::thread_pool pages_, people_;
 };
 
 }  // namespace fusion

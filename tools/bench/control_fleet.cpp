@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
 #include "base/asio.h"
 #include "base/error.h"
+#include "base/random.h"
 #include "base/version.h"
 #include "workers/client/connection.h"
 
@@ -65,7 +67,7 @@ struct Fleet::Impl {
     int number = 0;
     bool idle = false, welcomed = false, gone = false;
     std::unordered_map<std::int64_t, TrialJob> held;
-    std::deque<std::pair<Steady::time_point, TrialJob>> in_training;  // by when they end
+    std::multimap<Steady::time_point, std::pair<TrialJob, int>> in_training;  // the epochs that are still to end
     std::unordered_map<std::int64_t, Steady::time_point> sent;
     std::deque<Steady::time_point> room_since;
   };
@@ -76,7 +78,8 @@ struct Fleet::Impl {
   void on(Worker& worker, const protocol::Pack& pack);
   void on(Worker& worker, const protocol::Ack& ack);
   void train(Worker& worker);
-  void report(Worker& worker, const TrialJob& job);
+  void report(Worker& worker, const TrialJob& job, int epoch);
+  Steady::duration training_of(TrialId trial) const;
   void beat(Worker& worker);
   void run(std::chrono::milliseconds longest);
 
@@ -121,28 +124,35 @@ void Fleet::Impl::on(Worker& worker, const protocol::Pack& pack) {
       worker.room_since.pop_front();
     }
     worker.held.emplace(job.trial.value, job);
-    worker.in_training.emplace_back(now + options.training, job);
+    const Steady::duration training = training_of(job.trial);
+    for (int epoch = 1; epoch <= options.epochs; ++epoch) worker.in_training.emplace(now + training * epoch / options.epochs, std::pair(job, epoch));
   }
   train(worker);
 }
 
+// Between a half of it and one and a half: workers that all train equally long end in step, and the daemon waits for each crowd.
+Steady::duration Fleet::Impl::training_of(TrialId trial) const {
+  if (options.training == 0us) return {};
+  return options.training * static_cast<std::int64_t>(500 + Rng(static_cast<std::uint64_t>(trial.value)).below(1001)) / 1000;
+}
+
 void Fleet::Impl::train(Worker& worker) {
-  while (!worker.in_training.empty() && (options.training == 0us || worker.in_training.front().first <= Steady::now())) {
-    report(worker, worker.in_training.front().second);
-    worker.in_training.pop_front();
+  while (!worker.in_training.empty() && (options.training == 0us || worker.in_training.begin()->first <= Steady::now())) {
+    const auto [job, epoch] = worker.in_training.begin()->second;
+    worker.in_training.erase(worker.in_training.begin());
+    report(worker, job, epoch);
   }
   if (worker.in_training.empty()) return;
-  worker.training->expires_at(worker.in_training.front().first);
+  worker.training->expires_at(worker.in_training.begin()->first);
   worker.training->async_wait([this, &worker](boost::system::error_code error) {
     if (!error) train(worker);
   });
 }
 
-void Fleet::Impl::report(Worker& worker, const TrialJob& job) {
-  for (int epoch = 1; epoch <= options.epochs; ++epoch) {
-    const EpochReport report{epoch, 1.5 / epoch, 0.25 + 0.5 * epoch / (options.epochs + 1.0), 0.001 / epoch, 0.75};
-    worker.connection->send(protocol::Epoch{job.trial, job.attempt, report});
-  }
+void Fleet::Impl::report(Worker& worker, const TrialJob& job, int epoch) {
+  const EpochReport report{epoch, 1.5 / epoch, 0.25 + 0.5 * epoch / (options.epochs + 1.0), 0.001 / epoch, 0.75};
+  worker.connection->send(protocol::Epoch{job.trial, job.attempt, report});
+  if (epoch < options.epochs) return;
   worker.connection->send(protocol::Result{outcome_of(job, options.epochs)});
   worker.sent.emplace(job.trial.value, Steady::now());
 }

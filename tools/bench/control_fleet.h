@@ -13,7 +13,7 @@ struct FleetOptions {
   int pack = 1;       ///< trials each worker trains at once
   int slots = 2;      ///< and holds
   int epochs = 3;     ///< reports per trial
-  std::chrono::microseconds training{0};  ///< how long a trial takes; its reports and its result leave together at its end
+  std::chrono::microseconds training{0};  ///< how long a trial takes on average, from a half of it to one and a half; a report after each epoch. 0: all at once
 };
 
 /// What the daemon acknowledged, and when.
