@@ -1,14 +1,17 @@
 #include "tools/study_host.h"
 
+#include "base/error.h"
 #include "base/log.h"
 #include "search/study_strategy.h"
-#include "store/store_reader.h"
 
 namespace fusion {
 
 using nlohmann::json;
 
 namespace {
+
+constexpr int kReadAttempts = 6;
+constexpr std::chrono::milliseconds kReadAgain{50};  // doubled each time: 3 s in all
 
 std::string text_of(const std::exception_ptr& error) {
   try {
@@ -56,36 +59,53 @@ void StudyHost::start(StudyRecord record, Trials trials) {
   dispatcher_.add_study(entry);
   const auto [place, is_new] = studies_.insert_or_assign(id, Runtime{record, asio::make_strand(search_.get_executor()), nullptr, {}, {}});
   asio::post(place->second.strand, [this, record = std::move(record), trials, strand = place->second.strand] {
-    make_controller(record, trials, strand);
+    if (trials == Trials::stored) read_history(record, strand, 1);
+    else make_controller(record, StudyHistory(), strand);
+  });
+}
+
+// On the strand. A disk that does not answer once, or descriptors that are short for a moment, must not end a study of days.
+void StudyHost::read_history(const StudyRecord& record, const Strand& strand, int attempt) {
+  try {
+    auto history = StoreReader::open(database_).history(record.id);
+    make_controller(record, history ? std::move(*history) : StudyHistory(), strand);
+  } catch (const StoreError& error) {
+    if (attempt == kReadAttempts) return post_broken(record.id, {});
+    logger("search")->warn("study not read yet, tried again study={} attempt={} error={}", record.id.value, attempt, json(error.what()).dump());
+    const auto timer = std::make_shared<asio::steady_timer>(strand, kReadAgain * (1 << attempt));
+    timer->async_wait([this, record, strand, attempt, timer](const boost::system::error_code&) { read_history(record, strand, attempt + 1); });
+  } catch (...) {
+    post_broken(record.id, {});
+  }
+}
+
+// Within a handler of an exception. Workers may have come back with trials of it; nobody will ask for these now.
+void StudyHost::post_broken(StudyId id, const std::vector<Trial>& trials) {
+  asio::post(io_, [this, id, error = std::current_exception(), queued = queued_of(trials)]() mutable {
+    broken(id, error);
+    dispatcher_.submit(id, std::move(queued));
   });
 }
 
 // On the strand. What workers report meanwhile may be in what is read here and come as `Ended` too: the controller counts.
-void StudyHost::make_controller(const StudyRecord& record, Trials trials, const Strand& strand) {
+void StudyHost::make_controller(const StudyRecord& record, const StudyHistory& history, const Strand& strand) {
   const StudyId id = record.id;
-  std::optional<StudyHistory> history;
   try {
-    if (trials == Trials::stored) history = StoreReader::open(database_).history(id);
-    if (!history) history.emplace();
-    if (history->study.state == StudyState::cancelled) {
+    if (history.study.state == StudyState::cancelled) {
       // Workers may have come back with trials of it: the dispatcher stops them.
-      asio::post(io_, [this, id, queued = queued_of(history->trials)]() mutable { dispatcher_.submit(id, std::move(queued)); });
+      asio::post(io_, [this, id, queued = queued_of(history.trials)]() mutable { dispatcher_.submit(id, std::move(queued)); });
       return;
     }
-    auto controller = std::make_shared<Controller>(record, make_study_strategy(record, history->trials), store_, strand, hooks(id));
+    auto controller = std::make_shared<Controller>(record, make_study_strategy(record, history.trials), store_, strand, hooks(id));
     asio::post(io_, [this, id, controller, strand, total = controller->total()] { made(id, controller, strand, total); });
-    controller->resume(history->trials);
+    controller->resume(history.trials);
     // A fork knows only now how many of the inherited trials it met.
     asio::post(io_, [this, id, controller, total = controller->total()] {
       const auto found = studies_.find(id);
       if (found != studies_.end() && found->second.controller == controller) found->second.total = total;
     });
   } catch (...) {
-    // Workers may have come back with trials of it; nobody will ask for these now.
-    asio::post(io_, [this, id, error = std::current_exception(), queued = queued_of(history ? history->trials : std::vector<Trial>())]() mutable {
-      broken(id, error);
-      dispatcher_.submit(id, std::move(queued));
-    });
+    post_broken(id, history.trials);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "base/asio.h"
 #include "search/controller.h"
 #include "store/group_commit.h"
+#include "store/store_reader.h"
 #include "tools/fork_document.h"
 #include "tools/study_document.h"
 #include "workers/dispatch/dispatcher.h"
@@ -71,7 +72,9 @@ class StudyHost {
   };
   enum class Trials { none, stored };
   void start(StudyRecord record, Trials trials);
-  void make_controller(const StudyRecord& record, Trials trials, const Strand& strand);
+  void read_history(const StudyRecord& record, const Strand& strand, int attempt);
+  void make_controller(const StudyRecord& record, const StudyHistory& history, const Strand& strand);
+  void post_broken(StudyId id, const std::vector<Trial>& trials);
   void made(StudyId id, const std::shared_ptr<Controller>& controller, const Strand& strand, std::optional<std::uint64_t> total);
   void tell(const Runtime& runtime, const Ended& ended);
   Controller::Hooks hooks(StudyId id);

@@ -135,7 +135,7 @@ TEST_F(StudyHostTest, AResultThatComesBeforeTheTrialsAreReadIsToldOnce) {
       proposed.push_back({place, proposal.architecture, 0, trial_seed(spec.seed, proposal.architecture, 0)});
     }
     trials = s.add_trials(id, proposed);
-    s.lease(trials[0], WorkerId{});
+    s.lease(trials[0], s.join_worker({{}, "w", "here", "cpu", "0.1.0", "1.13.0", 1, 1}));
     s.requeue_leased();
     return id;
   });

@@ -284,6 +284,7 @@ void FaultVfs::watch(const std::filesystem::path& folder) {
   impl_->fault.reset();
   impl_->happened = impl_->lies = false;
   impl_->writes_until_loss = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) impl_->disks[entry.path().filename().string()].synced = read_text(entry.path());
 }
 
 void FaultVfs::arm(FaultKind kind, std::int64_t nth, std::function<void()> happens) {

@@ -44,7 +44,7 @@ DaemonConfig config_of(const fs::path& database, const fs::path& features) {
 /// A person at the daemon's HTTP interface, who tries again what did not work.
 class Client {
  public:
-  Client(std::uint16_t port, const DaemonLife& life, Witness& witness)
+  Client(std::uint16_t port, DaemonLife& life, Witness& witness)
       : http_(ctl::Url::parse("http://127.0.0.1:" + std::to_string(port)), kLimit), life_(life), witness_(witness) {}
 
   /// Sees to it that the study is there. False: the daemon ended.
@@ -58,7 +58,25 @@ class Client {
     });
   }
   bool await_completion() {
-    return insist([this] { return http_.get("/api/v1/studies").list("studies").at(0).at("state") == "completed"; });
+    return insist([this] { return is_completed(); });
+  }
+  /// False also if the daemon does not say.
+  bool completed() {
+    try {
+      return is_completed();
+    } catch (const Error&) {
+      return false;
+    }
+  }
+  /// Of one that does not get on; false: nor does it end.
+  bool end_daemon() {
+    try {
+      shut_down();
+      life_.wait(kLimit);
+    } catch (const Error&) {
+      return false;
+    }
+    return true;
   }
   void shut_down() {
     insist([this] {
@@ -68,6 +86,7 @@ class Client {
   }
 
  private:
+  bool is_completed() { return http_.get("/api/v1/studies").list("studies").at(0).at("state") == "completed"; }
   template <typename Try>
   bool insist(Try once) {
     const auto end = std::chrono::steady_clock::now() + kLimit;
@@ -86,18 +105,14 @@ class Client {
     return false;
   }
   ctl::HttpClient http_;
-  const DaemonLife& life_;
+  DaemonLife& life_;
   Witness& witness_;
 };
 
-/// Through the whole study, or to the daemon's end. Returns its exit status.
-int live_through(DaemonLife& life, SweepWorker& worker, Witness& witness) {
-  const auto port = life.port();
-  if (!port) return life.wait();
-  Client client(*port, life, witness);
+void work_through(DaemonLife& life, Client& client, SweepWorker& worker, std::uint16_t port) {
   if (client.submit()) {
     const auto end = std::chrono::steady_clock::now() + kLimit;
-    while (!worker.work(*port, kTrials) && !life.ended()) {
+    while (!worker.work(port, kTrials, [&] { return client.completed(); }) && !life.ended()) {
       if (std::chrono::steady_clock::now() > end) throw Error("the daemon neither works with its worker nor ends");
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -105,7 +120,21 @@ int live_through(DaemonLife& life, SweepWorker& worker, Witness& witness) {
     client.shut_down();
     worker.stay_to_the_end();
   }
-  return life.wait();
+}
+
+/// Through the whole study, or to the daemon's end. Returns its exit status. A daemon that does not get on is asked to end before that is told;
+/// `hangs` is set if it does not even do that.
+int live_through(DaemonLife& life, SweepWorker& worker, Witness& witness, bool& hangs) {
+  const auto port = life.port();
+  if (!port) return life.wait();
+  Client client(*port, life, witness);
+  try {
+    work_through(life, client, worker, *port);
+    return life.wait();
+  } catch (const Error&) {
+    hangs = !client.end_daemon();
+    throw;
+  }
 }
 
 }  // namespace
@@ -122,7 +151,7 @@ void Sweep::kill_one() {
   DaemonLife life(config_of(database_, folder_ / "features"));
   Client client(life.port().value(), life, *witness_);
   client.submit();
-  worker_->work(life.port().value(), 4);
+  worker_->work(life.port().value(), 4, [] { return false; });
   const Acknowledged acknowledged = witness_->seen();
   crashed_ = {"", disk_.after_power_loss(1, 0), acknowledged};
   client.shut_down();
@@ -174,6 +203,7 @@ SweepRun Sweep::run_with_lost_write(std::int64_t nth) { return run(Scene::new_da
 
 /// Without a kind: a disk that lies.
 SweepRun Sweep::run(Scene scene, std::optional<FaultKind> kind, std::int64_t nth) {
+  if (stuck_) throw Error("a daemon that neither works nor ends is still in this process; sweep the rest in another");
   SweepRun run;
   begin(scene);
   const auto seed = static_cast<std::uint64_t>(nth);
@@ -196,7 +226,7 @@ SweepRun Sweep::run(Scene scene, std::optional<FaultKind> kind, std::int64_t nth
 
 void Sweep::live(SweepRun& run) {
   DaemonLife life(config_of(database_, folder_ / "features"));
-  const int status = live_through(life, *worker_, *witness_);
+  const int status = live_through(life, *worker_, *witness_, stuck_);
   if (status == 0) return;
   run.coped = Coped::stopped;
   run.sentence = life.sentence();
@@ -233,7 +263,7 @@ void Sweep::check(SweepRun& run) {
 /// The same folder on a disk that works.
 void Sweep::recover(SweepRun& run) {
   DaemonLife life(config_of(database_, folder_ / "features"));
-  const int status = live_through(life, *worker_, *witness_);
+  const int status = live_through(life, *worker_, *witness_, stuck_);
   if (status != 0) run.violations.push_back("started again, it stopped: " + life.sentence());
   for (const std::string& problem : check_database(database_, witness_->seen())) run.violations.push_back("after a new start: " + problem);
 }

@@ -41,7 +41,7 @@ struct SweepTotals {
   void add(const SweepRun& run);
 };
 
-/// One at a time in a process.
+/// One at a time in a process. Once a daemon does not even end, every later run throws Error.
 class Sweep {
  public:
   /// Makes its own folder for databases below the system's for temporary files. Puts an end to logs on stderr.
@@ -76,6 +76,7 @@ class Sweep {
   std::vector<Image> images_;
   Image crashed_;              ///< where Scene::after_a_crash begins
   std::int64_t runs_ = 0;
+  bool stuck_ = false;         ///< a daemon hangs, with files of this disk open
 };
 
 }  // namespace fusion::testing

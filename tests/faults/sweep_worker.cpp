@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kEpochs = 2;
 constexpr std::chrono::seconds kSilence{60};
+constexpr std::chrono::milliseconds kPatience{100};
 
 }  // namespace
 
@@ -30,21 +31,32 @@ class SweepWorker::Line {
     boost::system::error_code ended;  // `hear` tells
     socket_.write(asio::buffer(frame), ended);
   }
-  /// nullopt: the connection ended.
-  std::optional<protocol::Message> hear() {
-    beast::flat_buffer buffer;
-    std::optional<boost::system::error_code> ended;
-    socket_.async_read(buffer, [&ended](boost::system::error_code error, std::size_t) { ended = error; });
+  enum class Heard { message, nothing, end };
+  /// Waits for the next message, which is `message()` then, as long as `patience`.
+  Heard hear(std::chrono::milliseconds patience) {
+    if (!reading_) {
+      ended_.reset();
+      socket_.async_read(buffer_, [this](boost::system::error_code error, std::size_t) { ended_ = error; });
+      reading_ = true;
+    }
     io_.restart();
-    io_.run_for(kSilence);
-    if (!ended) throw Error("the daemon said nothing for " + std::to_string(kSilence.count()) + " s");
-    if (*ended) return std::nullopt;
-    return protocol::decode(beast::buffers_to_string(buffer.data()));
+    io_.run_for(patience);
+    if (!ended_) return Heard::nothing;
+    reading_ = false;
+    if (*ended_) return Heard::end;
+    message_ = protocol::decode(beast::buffers_to_string(buffer_.data()));
+    buffer_.clear();
+    return Heard::message;
   }
+  const protocol::Message& message() const { return *message_; }
 
  private:
   asio::io_context io_;
   websocket::stream<tcp::socket> socket_;
+  beast::flat_buffer buffer_;
+  bool reading_ = false;
+  std::optional<boost::system::error_code> ended_;
+  std::optional<protocol::Message> message_;
 };
 
 SweepWorker::SweepWorker(Witness& witness) : witness_(witness) {}
@@ -59,7 +71,8 @@ double SweepWorker::score_of(const Architecture& architecture, int epoch) {
   return std::min(score, 1.0);
 }
 
-bool SweepWorker::work(std::uint16_t port, std::size_t results) {
+// Results that were stored while their acknowledgement was lost are never acknowledged: so it is asked whether there is more to do.
+bool SweepWorker::work(std::uint16_t port, std::size_t results, const std::function<bool()>& done) {
   try {
     line_ = std::make_unique<Line>(port);
   } catch (const boost::system::system_error&) {
@@ -76,17 +89,23 @@ bool SweepWorker::work(std::uint16_t port, std::size_t results) {
   hello.held.assign(held.begin(), held.end());
   waiting_ = false;
   line_->say(hello);
+  const auto limit = std::chrono::steady_clock::now() + kSilence;
   while (witness_.seen().results.size() < results) {
-    const auto message = line_->hear();
-    if (!message) return false;
-    hear(*message);
+    const Line::Heard heard = line_->hear(kPatience);
+    if (heard == Line::Heard::end) return false;
+    if (heard == Line::Heard::message) hear(line_->message());
+    else if (done()) return true;
+    if (std::chrono::steady_clock::now() > limit) throw Error("the daemon does not get on with its worker");
   }
   return true;
 }
 
 void SweepWorker::stay_to_the_end() {
   if (!line_) return;
-  while (const auto message = line_->hear()) hear(*message);
+  for (auto heard = line_->hear(kSilence); heard != Line::Heard::end; heard = line_->hear(kSilence)) {
+    if (heard == Line::Heard::nothing) throw Error("the daemon said nothing for " + std::to_string(kSilence.count()) + " s, and did not hang up");
+    hear(line_->message());
+  }
 }
 
 void SweepWorker::hear(const protocol::Message& message) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <utility>
@@ -17,8 +18,9 @@ class SweepWorker {
   explicit SweepWorker(Witness& witness);
   ~SweepWorker();
 
-  /// Connects and works until so many results are acknowledged in all, or the connection ends. True for the former; it is still connected then.
-  bool work(std::uint16_t port, std::size_t results);
+  /// Connects and works until so many results are acknowledged in all, or, as `done` says whenever the daemon is silent, there is nothing left to
+  /// do; or until the connection ends. False for the latter; else it is still connected.
+  bool work(std::uint16_t port, std::size_t results, const std::function<bool()>& done);
   /// Reads until the daemon ends the connection.
   void stay_to_the_end();
 

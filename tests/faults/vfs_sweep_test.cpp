@@ -34,9 +34,12 @@ TEST_P(VfsSweepTest, NothingAcknowledgedIsLostAndTheDaemonSaysWhyItStops) {
   }
 }
 
-// The other kinds wait for what docs/faults.md lists as open; `vfs_sweep` does them all.
 INSTANTIATE_TEST_SUITE_P(, VfsSweepTest,
-                         ::testing::Values(Case{FaultKind::write_error, 67}, Case{FaultKind::truncate_error, 1}, Case{FaultKind::delete_error, 1}),
+                         ::testing::Values(Case{FaultKind::write_error, 67}, Case{FaultKind::short_write, 97}, Case{FaultKind::disk_full, 101},
+                                           Case{FaultKind::disk_full_lasting, 83}, Case{FaultKind::sync_error, 17}, Case{FaultKind::sync_error_lasting, 9},
+                                           Case{FaultKind::truncate_error, 1}, Case{FaultKind::open_error, 1}, Case{FaultKind::delete_error, 1},
+                                           Case{FaultKind::read_error, 41}, Case{FaultKind::lock_error, 5}, Case{FaultKind::size_error, 7},
+                                           Case{FaultKind::access_error, 5}, Case{FaultKind::map_error, 2}),
                          [](const auto& one) { return std::string(name_of(one.param.kind)); });
 
 // What the sweep says is worth something only if it can say otherwise.
