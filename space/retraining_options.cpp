@@ -46,6 +46,8 @@ void read_training(JsonReader& reader, RetrainingOptions& o) {
   o.weight_decay = reader.number("weight_decay", 0, 1, o.weight_decay);
   o.metric = reader.choice<Metric>("metric", o.metric);
   o.mixed_precision = reader.choice<MixedPrecision>("mixed_precision", o.mixed_precision);
+  o.processes = whole(reader, "processes", 1, 1024, o.processes);
+  o.batch_statistics = reader.choice<BatchStatistics>("batch_statistics", o.batch_statistics);
 }
 
 void read_head(JsonReader& reader, RetrainingOptions& o) {
@@ -64,6 +66,10 @@ void read_head(JsonReader& reader, RetrainingOptions& o) {
 
 void check_together(JsonReader& reader, const RetrainingOptions& o) {
   if (o.total_epochs() < 1) reader.fail("epochs", "expected at least one epoch in both phases together, got 0");
+  if (o.processes > 1 && o.batch < 2 * o.processes) {
+    reader.fail("processes", "expected at most half as many as rows in a batch, which has " + std::to_string(o.batch) + ", got " +
+                                 std::to_string(o.processes));
+  }
   if (o.eta_min > o.eta_max) reader.fail("eta_min", "is larger than eta_max");
   const int tokens = o.reduction == TokenReduction::none ? o.width : o.reduced_width > 0 ? o.reduced_width : o.width / 4;
   if (o.head == HeadKind::bert && o.bert_heads > 0 && tokens % o.bert_heads != 0) {
@@ -112,6 +118,8 @@ nlohmann::json RetrainingOptions::to_json() const {
           {"weight_decay", weight_decay},
           {"metric", name_of(metric)},
           {"mixed_precision", name_of(mixed_precision)},
+          {"processes", processes},
+          {"batch_statistics", name_of(batch_statistics)},
           {"mmtm_ratio", mmtm_ratio},
           {"mmtm_gate", name_of(mmtm_gate)},
           {"bert_variant", name_of(bert_variant)},

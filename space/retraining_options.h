@@ -91,6 +91,15 @@ struct EnumNames<MixedPrecision> {
       {{MixedPrecision::off, "off"}, {MixedPrecision::on, "on"}}};
 };
 
+/// Whose rows batch normalisation takes mean and variance of while it trains, where processes share a batch. synchronised: of the whole batch, as one
+/// process does. local: of the process's own rows, which costs no messages; running statistics are averaged after every epoch.
+enum class BatchStatistics : std::uint8_t { synchronised, local };
+template <>
+struct EnumNames<BatchStatistics> {
+  static constexpr std::array<std::pair<BatchStatistics, std::string_view>, 2> kTable{
+      {{BatchStatistics::synchronised, "synchronised"}, {BatchStatistics::local, "local"}}};
+};
+
 /// How a found configuration is trained again: the `options` of a retraining. Defaults are the published "found" protocol (MFAS, section 5 of
 /// the method notes): phase 1 trains the fusion part on stored features, phase 2 all weights, multitask loss, R 256, dropout 0.4.
 ///
@@ -118,6 +127,8 @@ struct RetrainingOptions {
   double weight_decay = 1e-4;
   Metric metric = Metric::accuracy;  ///< on dev: chooses the epoch whose weights count
   MixedPrecision mixed_precision = MixedPrecision::off;
+  int processes = 1;           ///< that share the rows of every batch: one per GPU, or so many on the CPU (docs/retraining.md)
+  BatchStatistics batch_statistics = BatchStatistics::synchronised;
 
   int mmtm_ratio = 4;          ///< mmtm: hidden units are 2 (sum of the channels) / ratio
   GateForm mmtm_gate = GateForm::paper;

@@ -14,7 +14,7 @@ install_packages() {
   if [ "${want_fuzzers:-no}" = yes ]; then
     wanted+=("${fuzz_packages[@]}")
   elif [ -z "$torch" ] && [ "${want_torch:-yes}" = yes ]; then
-    wanted+=(libtorch-dev)
+    wanted+=(libtorch-dev libgloo-dev)  # of one date: Gloo must be that of LibTorch
   fi
   if [ "$want_tests" = yes ]; then
     wanted+=("${test_packages[@]}")

@@ -10,7 +10,8 @@
 namespace fusion {
 
 /// What a worker does with a retraining: hands the job to `retrain` (workers/train/retrain.h) with TorchScript export (workers/train/export_model.h)
-/// as its last artifact, and its reports to the session. Used by the training thread only.
+/// as its last artifact, and its reports to the session. One for several processes goes to as many ranks (tools/rank_team.h), each on a GPU of its own,
+/// from the worker's on, or all on the CPU. Used by the training thread only.
 class WorkerRetrainer {
  public:
   /// `source` must outlive it.
@@ -21,6 +22,8 @@ class WorkerRetrainer {
 
  private:
   DatasetSource::Located locate(const RetrainingSession& session) const;
+  RetrainingOutcome alone(const RetrainingJob& job, RetrainingSession& session) const;
+  RetrainingOutcome with_ranks(const RetrainingJob& job, RetrainingSession& session) const;
 
   std::string device_;
   DatasetSource& source_;

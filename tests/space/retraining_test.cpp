@@ -67,6 +67,8 @@ TEST(RetrainingOptionsTest, ReportsEveryProblemAtOnce) {
   EXPECT_THAT(problems_of([] { read<RetrainingOptions>({{"reduction", "frab"}}); }), HasSubstr("/reduction: is for temporal heads"));
   EXPECT_THAT(problems_of([] { read<RetrainingOptions>({{"head", "bart"}}); }),
               AllOf(HasSubstr("/head: expected one of linear, mmtm, bert"), Not(HasSubstr("/bert"))));
+  EXPECT_THAT(problems_of([] { read<RetrainingOptions>({{"batch", 16}, {"processes", 9}}); }),
+              HasSubstr("/processes: expected at most half as many as rows in a batch, which has 16, got 9"));
 }
 
 RetrainingJob job() {

@@ -214,6 +214,7 @@ void add_option_flags(CLI::App* command, const std::shared_ptr<RetrainOptions>& 
   for (const auto& [key, value] : defaults.items()) {
     std::string flag = "--" + key;
     std::replace(flag.begin(), flag.end(), '_', '-');
+    if (key == "processes") flag += ",--gpus";  // what they are on a machine with GPUs
     const std::string shown = value.is_string() ? value.get<std::string>() : value.dump();
     command
         ->add_option_function<std::string>(flag, [options, name = key](const std::string& text) { options->given[name] = text; },

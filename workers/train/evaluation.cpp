@@ -42,6 +42,25 @@ void SplitEvaluation::add_row(const double* logits, std::int64_t label) {
   if (before < 5) ++within_five_;
 }
 
+std::vector<double> SplitEvaluation::sums() const {
+  std::vector<double> sums{loss_sum_, static_cast<double>(within_five_)};
+  for (std::int64_t truth = 0; truth < classes_; ++truth) {
+    for (std::int64_t predicted = 0; predicted < classes_; ++predicted) sums.push_back(static_cast<double>(confusion_.count(truth, predicted)));
+  }
+  return sums;
+}
+
+void SplitEvaluation::set_sums(const std::vector<double>& sums) {
+  TORCH_CHECK(static_cast<std::int64_t>(sums.size()) == classes_ * classes_ + 2, "expected the sums of an evaluation of ", classes_, " classes");
+  loss_sum_ = sums[0];
+  within_five_ = static_cast<std::int64_t>(sums[1]);
+  confusion_ = ConfusionMatrix(classes_);
+  for (std::int64_t i = 0; i < classes_ * classes_; ++i) {
+    const auto rows = static_cast<std::size_t>(sums[static_cast<std::size_t>(i) + 2]);
+    confusion_.add(std::vector<std::int64_t>(rows, i / classes_), std::vector<std::int64_t>(rows, i % classes_));
+  }
+}
+
 double SplitEvaluation::top5() const { return rows() == 0 ? 0 : static_cast<double>(within_five_) / static_cast<double>(rows()); }
 
 double SplitEvaluation::loss() const { return rows() == 0 ? 0 : loss_sum_ / static_cast<double>(rows()); }

@@ -23,6 +23,10 @@ class SplitEvaluation {
   /// logits [B, classes] of any floating type, labels [B] int64, on any device. Throws ModelError naming the row whose logits are not finite.
   void add(const at::Tensor& logits, const at::Tensor& labels);
 
+  /// All that it has counted, for evaluations of parts of a split to be added up: their sums, element by element, are those of the whole.
+  std::vector<double> sums() const;
+  void set_sums(const std::vector<double>& sums);
+
   std::int64_t rows() const { return confusion_.rows(); }
   const ConfusionMatrix& confusion() const { return confusion_; }
   double score(Metric metric) const { return confusion_.score(metric); }

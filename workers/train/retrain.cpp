@@ -1,5 +1,6 @@
 #include "workers/train/retrain.h"
 
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 
 #include <algorithm>
@@ -19,10 +20,12 @@
 #include "workers/train/evaluation.h"
 #include "workers/train/model_cost.h"
 #include "workers/train/prefetch_feed.h"
+#include "workers/train/rank_group.h"
 #include "workers/train/rate_schedule.h"
 #include "workers/train/retrain_artifacts.h"
 #include "workers/train/retrain_inputs.h"
 #include "workers/train/retrain_step.h"
+#include "workers/train/step_shares.h"
 
 // A resumed training must give the same bytes. So all that an epoch depends on is either in the checkpoint (weights, buffers, moments, best
 // weights, rows at once), or a function of seed and epoch (order, dropout), or follows from the epochs that are done (schedule).
@@ -80,10 +83,13 @@ NamedTensors part_of(const Checkpoint& checkpoint, const std::string& prefix, co
   return matching_state("checkpoint", like, given);
 }
 
-/// What a checkpoint must agree in.
+/// What a checkpoint must agree in. Not in the number of processes, nor in what came to the options with it, as long as that has its default.
 std::string binding_of(const RetrainingJob& job) {
+  nlohmann::json options = job.options.to_json();
+  options.erase("processes");
+  if (job.options.batch_statistics == BatchStatistics::synchronised) options.erase("batch_statistics");
   return nlohmann::json{{"architecture", canonical_text(job.architecture)},
-                        {"options", job.options.to_json()},
+                        {"options", options},
                         {"seed", job.seed},
                         {"dataset_digest", job.dataset_digest}}
       .dump();
@@ -102,22 +108,25 @@ class Retraining {
         checkpoints_(job.folder, binding_of(job)),
         rows_(inputs_.rows("train")),
         stored_(options_.head == HeadKind::linear || inputs_.store_tokens(model_.times())),
-        micro_(std::min<std::int64_t>(options_.batch, rows_)) {}
+        micro_(std::min<std::int64_t>(options_.batch, rows_)) {
+    limit_rows();
+  }
 
   RetrainingScore run() {
     const auto start = SteadyClock::now();
     best_ = copies(model_.tensors());
-    if (is_temporal(options_.head) && !stored_ && (options_.fusion_epochs > 0 || options_.finetune == Finetune::none)) {
+    if (rank() == 0 && is_temporal(options_.head) && !stored_ && (options_.fusion_epochs > 0 || options_.finetune == Finetune::none)) {
       logger("train")->info("retraining {} runs its backbones in every epoch; as long as they do not change, features made with fusion-data "
                             "extract --keep time would stand for them", job_.retraining.value);
     }
     resume();
+    check_agreement();
     const double before = train_s_;
     for (int epoch = static_cast<int>(epochs_.size()) + 1; epoch <= options_.total_epochs(); ++epoch) {
       check_hand_back();
       run_epoch(epoch);
       train_s_ = before + seconds_since(start);
-      save(epoch);
+      if (rank() == 0) save(epoch);
       if (context_.on_epoch) context_.on_epoch(epochs_.back());
     }
     restore(model_.tensors(), best_);
@@ -125,6 +134,13 @@ class Retraining {
   }
 
  private:
+  int rank() const { return context_.group ? context_.group->rank() : 0; }
+  int ranks() const { return context_.group ? context_.group->ranks() : 1; }
+  /// Of all ranks' batches, as the options say.
+  const RankGroup* statistics() const { return options_.batch_statistics == BatchStatistics::synchronised ? context_.group : nullptr; }
+  void limit_rows() {
+    if (context_.rows_at_once > 0) micro_ = std::min(micro_, context_.rows_at_once);
+  }
   int phase_of(int epoch) const { return epoch <= options_.fusion_epochs ? 1 : 2; }
   bool trains_backbones(int phase) const { return phase == 2 && options_.finetune == Finetune::all; }
   bool reads_inputs(int phase) const { return !stored_ || trains_backbones(phase); }
@@ -152,6 +168,7 @@ class Retraining {
     best_score_ = state.number("best_score", 0, 1);
     train_s_ = state.number("train_s", 0, 1e12);
     micro_ = state.integer("batch", 1, INT32_MAX);
+    limit_rows();
     problems.throw_if_any();
     restore(model_.tensors(), part_of(*found, "model.", model_.tensors()));
     best_ = part_of(*found, "best.", model_.tensors());
@@ -165,6 +182,15 @@ class Retraining {
     }
     last_loss_ = epochs_.back().train_loss;
     if (context_.on_epoch) context_.on_epoch(epochs_.back());
+  }
+
+  /// All ranks must stand behind the same epoch: they read the same folder.
+  void check_agreement() const {
+    if (!context_.group) return;
+    const auto own = static_cast<double>(epochs_.size());
+    const double mean = context_.group->sum(own) / ranks(), spread = context_.group->sum(std::abs(own - mean));
+    if (spread == 0) return;
+    throw Ended{Outcome::failed, "the ranks found different checkpoints in " + job_.folder + "; all of them must see the same folder"};
   }
 
   void save(int epoch) const {
@@ -199,6 +225,7 @@ class Retraining {
         halve(memory_text_or_rethrow());
       }
     }
+    average_statistics();
     RetrainingEpoch report;
     report.epoch = epoch;
     report.phase = phase_;
@@ -216,49 +243,54 @@ class Retraining {
     best_ = copies(model_.tensors());
   }
 
-  /// The batches of one step over rows [begin, end) of the order, at most `micro_` rows each.
-  std::vector<Rows> batches_of(const std::vector<std::uint32_t>& order, std::int64_t begin, std::int64_t end) const {
-    std::vector<Rows> batches;
-    for (std::int64_t b = begin; b < end; b += micro_) {
-      const std::int64_t stop = std::min(end, b + micro_);
-      if (stop - b == 1 && micro_ > 1 && needs_variance(phase_)) continue;
-      batches.emplace_back(order.begin() + b, order.begin() + stop);
+  /// Where each rank has running statistics of its own rows: their mean, with which all of them go on.
+  void average_statistics() {
+    if (!context_.group || statistics() != nullptr) return;
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : model_.buffers()) {
+      if (!tensor.is_floating_point()) continue;
+      at::Tensor sum = tensor.to(at::kDouble).contiguous();
+      context_.group->sum(sum);
+      tensor.copy_(sum.div_(ranks()));
     }
-    return batches;
   }
 
   /// From `done_rows_` to the end of the epoch, step by step; `done_rows_` is where the last whole step ended.
   void train_rest(const std::vector<std::uint32_t>& order) {
-    std::vector<std::vector<Rows>> of_steps;
+    const StepCut cut{micro_, rank(), ranks(), needs_variance(phase_)};
+    std::vector<std::vector<BatchShare>> of_steps;
     std::vector<Rows> all;
     for (std::int64_t begin = done_rows_; begin < rows_; begin += step_rows()) {
-      of_steps.push_back(batches_of(order, begin, std::min(rows_, begin + step_rows())));
-      all.insert(all.end(), of_steps.back().begin(), of_steps.back().end());
+      of_steps.push_back(step_shares(begin, std::min(rows_, begin + step_rows()), cut));
+      for (const BatchShare& share : of_steps.back()) all.emplace_back(order.begin() + share.begin, order.begin() + share.end);
     }
     const bool from_inputs = reads_inputs(phase_);
     PrefetchFeed feed(std::move(all), [&](const Rows& rows) { return inputs_.batch("train", rows, from_inputs); });
-    for (const std::vector<Rows>& batches : of_steps) {
+    for (const std::vector<BatchShare>& shares : of_steps) {
       const std::int64_t end = std::min(rows_, done_rows_ + step_rows());
-      if (!batches.empty()) train_step(batches, feed);
+      if (!shares.empty()) train_step(shares, feed);
       done_rows_ = end;
       tell(false);
     }
   }
 
-  void train_step(const std::vector<Rows>& batches, PrefetchFeed& feed) {
+  void train_step(const std::vector<BatchShare>& shares, PrefetchFeed& feed) {
     std::int64_t of_rows = 0;
-    for (const Rows& rows : batches) of_rows += static_cast<std::int64_t>(rows.size());
+    for (const BatchShare& share : shares) of_rows += share.of_rows;
     step_->clear_gradients();
-    std::int64_t place = (epoch_ - 1) * rows_ + done_rows_;
     double loss_sum = 0;
-    for (std::size_t i = 0; i < batches.size(); ++i) {
+    for (const BatchShare& share : shares) {
       check_stop();
       const std::optional<RetrainBatch> batch = feed.next();
-      const double loss = step_->accumulate(*batch, of_rows, place);
-      if (!std::isfinite(loss)) fail_of_loss(loss);
-      last_loss_ = loss;
-      loss_sum += loss * static_cast<double>(batch->rows);
-      place += batch->rows;
+      const double weight = share.weight(ranks());
+      const double loss = step_->accumulate(*batch, weight / static_cast<double>(of_rows), (epoch_ - 1) * rows_ + share.begin,
+                                            share.split ? statistics() : nullptr);
+      if (!context_.group) note_loss(loss);
+      loss_sum += loss * weight;
+    }
+    if (context_.group) {
+      loss_sum = step_->add_up(*context_.group, loss_sum);
+      note_loss(loss_sum / static_cast<double>(of_rows));
     }
     if (!scheduled_) rate_ = schedule_->next();
     scheduled_ = true;  // stays so if memory runs out below
@@ -266,6 +298,11 @@ class Retraining {
     scheduled_ = false;
     loss_sum_ += loss_sum;
     trained_rows_ += of_rows;
+  }
+
+  void note_loss(double loss) {
+    if (!std::isfinite(loss)) fail_of_loss(loss);
+    last_loss_ = loss;
   }
 
   void check_stop() const {
@@ -276,7 +313,8 @@ class Retraining {
 
   void check_hand_back() const {
     check_stop();
-    if (!context_.hand_back.stop_requested()) return;
+    const bool asked = context_.hand_back.stop_requested();
+    if (context_.group ? context_.group->sum(asked ? 1.0 : 0.0) == 0 : !asked) return;
     throw Ended{Outcome::preempted, "the retraining was handed back; it goes on behind epoch " + std::to_string(epochs_.size()) + " of " +
                                         std::to_string(options_.total_epochs())};
   }
@@ -298,7 +336,7 @@ class Retraining {
   void halve(const std::string& text) {
     const std::int64_t smallest = phase_ != 0 && options_.batchnorm ? 2 : 1;
     step_->clear_gradients();
-    if (micro_ / 2 < smallest) {
+    if (context_.group || micro_ / 2 < smallest) {
       throw Ended{Outcome::oom, "memory ran out on " + device_.str() + " with " + std::to_string(micro_) + " rows at once, in epoch " +
                                     std::to_string(epoch_) + ": " + text};
     }
@@ -331,7 +369,7 @@ class Retraining {
   SplitEvaluation evaluate_once(const std::string& split, bool from_inputs, double* loss) const {
     const std::int64_t rows = inputs_.rows(split), at_once = from_inputs || model_.tokens() > 0 ? micro_ : kStoredRows;
     std::vector<Rows> batches;
-    for (std::int64_t begin = 0; begin < rows; begin += at_once) {
+    for (std::int64_t begin = rank() * at_once; begin < rows; begin += ranks() * at_once) {
       Rows& batch = batches.emplace_back();
       for (std::int64_t row = begin; row < std::min(rows, begin + at_once); ++row) batch.push_back(row);
     }
@@ -346,8 +384,20 @@ class Retraining {
       evaluation.add(scores, batch->labels);
       sum += output.loss(batch->labels, options_.multitask).item<double>() * static_cast<double>(batch->rows);
     }
+    if (context_.group) add_up(evaluation, sum);
     if (loss) *loss = sum / static_cast<double>(rows);
     return evaluation;
+  }
+
+  /// Makes of this rank's part of a split the whole.
+  void add_up(SplitEvaluation& evaluation, double& loss_sum) const {
+    std::vector<double> sums = evaluation.sums();
+    sums.push_back(loss_sum);
+    at::Tensor all = at::from_blob(sums.data(), {static_cast<std::int64_t>(sums.size())}, at::TensorOptions().dtype(at::kDouble));
+    context_.group->sum(all);
+    loss_sum = sums.back();
+    sums.pop_back();
+    evaluation.set_sums(sums);
   }
 
   RetrainingScore finish(double train_s) {
@@ -367,6 +417,7 @@ class Retraining {
       score.evaluation["test"] = test.to_json(inputs_.spec().class_names);
     }
     score.batch = static_cast<int>(micro_);
+    if (rank() != 0) return score;
     const Rows one{0};
     const RetrainBatch row = inputs_.batch("dev", one, model_.has_backbones());
     score.evaluation.update(cost_of_one_row([&] { (void)step_->evaluate(row).fusion.sum().item<float>(); }, device_.str()));
@@ -415,6 +466,8 @@ RetrainingOutcome retrain(const RetrainingJob& job, const RetrainContext& contex
     outcome.score = Retraining(job, context, device).run();
   } catch (const Ended& ended) {
     end_with(ended.outcome, ended.error);
+  } catch (const RankError& error) {
+    end_with(Outcome::preempted, error.what());
   } catch (const c10::Error& error) {
     const bool memory = compat::is_out_of_memory(error);
     end_with(memory ? Outcome::oom : Outcome::failed,

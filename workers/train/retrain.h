@@ -10,6 +10,7 @@
 
 namespace fusion {
 
+class RankGroup;
 class RetrainedModel;
 
 /// What a retraining is given besides its job. Callbacks run in the calling thread and must not throw.
@@ -25,6 +26,9 @@ struct RetrainContext {
   /// without backbones (imported features). May be empty; workers/train/export_model.h has one.
   std::function<void(const RetrainedModel&, const nlohmann::json& metadata, const std::filesystem::path& file)> export_model;
   std::string export_name = "model.pt";
+  /// With other processes that retrain the same job, each with its own rank; outlives the call. nullptr: alone.
+  const RankGroup* group = nullptr;
+  std::int64_t rows_at_once = 0;  ///< no more than that, over all ranks, whatever the batch is; 0: as the batch
 };
 
 /// Retrains a found configuration (docs/retraining.md): phase 1 trains the fusion part on frozen backbones, phase 2 goes on from its best
@@ -35,7 +39,13 @@ struct RetrainContext {
 /// that is whole. On one machine's CPU the final weights are the same bytes however often it was interrupted. At the end model.safetensors
 /// and architecture.json lie in the folder.
 ///
-/// Where memory runs out rows at once are halved and the step is done again; the number of rows that move the weights once stays. Everything
+/// With a group the processes share the rows of every batch, the gradients are added up before the weights move, and each has the same weights
+/// then: the course is that of one process but for rounding, at least with synchronised batch statistics. `hand_back` of one rank counts for
+/// all, `cancel` and whatever else ends one rank ends the others as preempted, with a RankError's sentence. Rank 0 alone writes checkpoints and
+/// artifacts; the others need to see the folder. A checkpoint does not say how many there were: another number may go on.
+///
+/// Where memory runs out rows at once are halved and the step is done again (with a group the outcome is oom: begin again with fewer
+/// `rows_at_once`); the number of rows that move the weights once stays. Everything
 /// that may happen to a retraining is an outcome: cancelled, preempted, oom (even the smallest batch did not fit), failed (with a
 /// sentence). Throws ModelError for a device that is not there.
 RetrainingOutcome retrain(const RetrainingJob& job, const RetrainContext& context = {});
