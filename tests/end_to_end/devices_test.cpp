@@ -1,8 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <thread>
-
 #include "base/files.h"
 #include "tests/end_to_end/system.h"
 
@@ -19,25 +17,16 @@ using ::testing::HasSubstr;
 class DevicesTest : public ::testing::Test {
  protected:
   void say(const std::string& gpus) { write_atomically(system_.folder() / "gpus", gpus); }
-  Process::Options options() {
-    Process::Options options = system_.options();
-    options.environment["FUSION_NVML"] = FAKE_NVML_LIBRARY;
-    options.environment["FAKE_NVML"] = (system_.folder() / "gpus").string();
-    return options;
+  std::map<std::string, std::string> environment() const {
+    return {{"FUSION_NVML", FAKE_NVML_LIBRARY}, {"FAKE_NVML", (system_.folder() / "gpus").string()}};
   }
   std::unique_ptr<Process> worker(const std::string& name, const std::string& device) {
-    return std::make_unique<Process>(std::vector<std::string>{testing::program("fusion-worker"), "--name", name, "--device", device, "--simulate",
-                                                              "formula", "--simulate-epoch-s", "0.2", "--pack", "2"},
-                                     options());
+    return system_.simulated_worker(name, {"--device", device, "--pack", "2", "--simulate-epoch-s", "0.2"}, "formula", environment());
   }
   /// What `fusionctl workers --json` says, once it has this in it.
   std::string workers_with(const std::string& text) {
     std::string seen;
-    for (int i = 0; i < 1200 && seen.find(text) == std::string::npos; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      seen = system_.ctl_json({"workers"}).dump();
-    }
-    EXPECT_THAT(seen, HasSubstr(text));
+    system_.wait_until([&] { return (seen = system_.ctl_json({"workers"}).dump()).find(text) != std::string::npos; });
     return seen;
   }
 
@@ -67,11 +56,12 @@ TEST_F(DevicesTest, AFullGpuIsRefusedUntilThereIsRoomAndALostOneLosesNothing) {
 
 TEST_F(DevicesTest, TheInventoryIsListedAndADeviceThatIsNotThereIsRefused) {
   say("GPU-aa - 80000 100 97 61 0 0 101:79900\n");
-  const testing::Finished listed = testing::run({testing::program("fusion-worker"), "--list-devices"}, options());
+  const Process::Options options{system_.folder().path(), environment()};
+  const testing::Finished listed = testing::run({testing::program("fusion-worker"), "--list-devices"}, options);
   EXPECT_EQ(listed.status, 0) << listed.err;
   EXPECT_EQ(json::parse(listed.out).at("id"), "GPU-aa");
   const testing::Finished refused =
-      testing::run({testing::program("fusion-worker"), "--connect", "http://127.0.0.1:9", "--device", "cuda:3", "--simulate", "formula"}, options());
+      testing::run({testing::program("fusion-worker"), "--connect", "http://127.0.0.1:9", "--device", "cuda:3", "--simulate", "formula"}, options);
   EXPECT_EQ(refused.status, 2);
   EXPECT_THAT(refused.err, HasSubstr("cuda:3"));
 }

@@ -3,10 +3,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <thread>
-
 #include "base/files.h"
-#include "store/store.h"
+#include "tests/end_to_end/found_trial.h"
 #include "tests/end_to_end/system.h"
 
 namespace fusion {
@@ -14,68 +12,21 @@ namespace {
 
 using nlohmann::json;
 using testing::Process;
-using testing::System;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr int kEpochs = 9;  // of both phases
 constexpr int kSum = kEpochs * (kEpochs + 1) / 2;
 
-class RetrainingTest : public ::testing::Test {
+class RetrainingTest : public testing::FoundTrialTest {
  protected:
-  RetrainingTest() {
-    put_a_completed_trial();
-    system.start(0, {{"--lease-s", "2"}});
-  }
-  /// A study on the small features with one trial that ended, as a search would have left it.
-  void put_a_completed_trial() {
-    const auto manifest = system.folder() / "features/features.json";
-    const json document = json::parse(read_text(manifest));
-    JsonProblems problems;
-    JsonReader reader(document, "features.json", problems);
-    const DatasetSpec dataset = DatasetSpec::read(reader);
-    SystemClock clock;
-    Store store = Store::open((system.folder() / "fusion.db").string(), clock);
-    StudySpec spec;
-    spec.name = "found";
-    spec.dataset = manifest.string();
-    spec.strategy = {{"name", "random"}, {"trials", 1}};
-    const StudyId study = store.create_study(spec, dataset, std::filesystem::weakly_canonical(manifest).string());
-    NewTrial trial;
-    trial.architecture.steps.push_back({{0, 0}, FusionOp::concat_fc, Activation::relu});
-    trial.seed = 4711;
-    const TrialId id = store.add_trials(study, std::vector{trial}).at(0);
-    store.lease(id, {});
-    TrialOutcome outcome;
-    outcome.trial = id;
-    outcome.attempt = 1;
-    outcome.score.emplace();
-    outcome.score->dev_score = 0.75;
-    store.finish(outcome);
-    store.set_study_state(study, StudyState::completed);
-  }
-  std::string url() { return system.options().environment.at("FUSION_URL"); }
+  RetrainingTest() { system.start(0, {{"--lease-s", "2"}}); }
   std::unique_ptr<Process> worker(const std::string& name) {
-    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, url(), name}, system.options());
+    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, system.url(), name}, system.options());
   }
   std::int64_t retrain(std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments{"retrain", "--trial", "1", "--epochs", std::to_string(kEpochs - 1), "--head", "mmtm"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return system.ctl_json(arguments)["retraining"]["id"];
-  }
-  std::string wait_for_state(std::int64_t id, const std::string& wanted) { return wait([&] { return state(id) == wanted; }), state(id); }
-  void wait_for_epoch(std::int64_t id, int epoch) {
-    const std::string sql = "select coalesce(max(epoch), 0) from retraining_epochs where retraining_id = " + std::to_string(id);
-    wait([&] { return system.sql(sql)[0][0] >= epoch; });
-  }
-  std::string state(std::int64_t id) { return system.sql("select state from retrainings where id = " + std::to_string(id))[0][0]; }
-  template <typename Condition>
-  void wait(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(120);
-    while (!condition()) {
-      ASSERT_LT(std::chrono::steady_clock::now(), end) << system.daemon().err();
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
+    more.insert(more.end(), {"--epochs", std::to_string(kEpochs - 1), "--head", "mmtm"});
+    return FoundTrialTest::retrain(more);
   }
   /// Every epoch is there, once per attempt; the result once; the sum says that each epoch was trained once on the way that counts.
   void expect_whole(std::int64_t id) {
@@ -90,8 +41,6 @@ class RetrainingTest : public ::testing::Test {
         testing::run({"/usr/bin/sqlite3", (system.folder() / "fusion.db").string(), "pragma integrity_check"}, system.options());
     EXPECT_EQ(checked.out, "ok\n") << checked.err;
   }
-
-  System system;
 };
 
 TEST_F(RetrainingTest, FromFusionctlToTheExportedModel) {
@@ -127,7 +76,7 @@ TEST_F(RetrainingTest, WorkersKilledAtSeveralEpochsCostAtMostTheEpochTheyWereIn)
     victim->wait(std::chrono::seconds(10));
   }
   const auto heir = worker("heir");
-  EXPECT_EQ(wait_for_state(id, "completed"), "completed");
+  wait_for_completion(id);
   expect_whole(id);
   EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome = 'lost'")[0][0], 3);
   EXPECT_EQ(system.sql("select max(n) from (select count(*) as n from retraining_epochs group by epoch)")[0][0], 2)
@@ -137,14 +86,14 @@ TEST_F(RetrainingTest, WorkersKilledAtSeveralEpochsCostAtMostTheEpochTheyWereIn)
 
 TEST_F(RetrainingTest, TheDaemonKilledAtSeveralEpochsLosesNothing) {
   const std::int64_t id = retrain();
-  const std::string address = url().substr(7);
+  const std::string address = system.url().substr(7);
   const auto faithful = worker("faithful");
   for (const int epoch : {1, 4, 7}) {
     wait_for_epoch(id, epoch);
     system.kill_daemon();
     system.start(0, {{"--listen", address}, {"--reconnect-grace-s", "20"}, {"--lease-s", "20"}});
   }
-  EXPECT_EQ(wait_for_state(id, "completed"), "completed");
+  wait_for_completion(id);
   expect_whole(id);
   EXPECT_EQ(system.sql("select count(*) from retraining_attempts")[0][0], 1) << "the worker that came back kept its attempt";
   EXPECT_EQ(system.stop(), 0);
@@ -155,11 +104,11 @@ TEST_F(RetrainingTest, PausedResumedAndCancelled) {
   const auto a = worker("a");
   wait_for_epoch(id, 2);
   EXPECT_EQ(system.ctl({"pause", "--retraining", std::to_string(id)}).status, 0);
-  wait([&] { return system.sql("select count(*) from retraining_attempts where outcome = 'preempted'")[0][0] == 1; });
+  system.wait_until([&] { return system.sql("select count(*) from retraining_attempts where outcome = 'preempted'")[0][0] == 1; });
   EXPECT_EQ(state(id), "paused");
   EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id)}).status, 2) << "it is not completed";
   EXPECT_EQ(system.ctl({"resume", "--retraining", std::to_string(id)}).status, 0);
-  EXPECT_EQ(wait_for_state(id, "completed"), "completed");
+  wait_for_completion(id);
   expect_whole(id);
   const std::int64_t other = retrain();
   wait_for_epoch(other, 1);
@@ -167,7 +116,7 @@ TEST_F(RetrainingTest, PausedResumedAndCancelled) {
   EXPECT_EQ(state(other), "cancelled");
   EXPECT_EQ(system.ctl({"resume", "--retraining", std::to_string(other)}).status, 2);
   const std::int64_t third = retrain();
-  EXPECT_EQ(wait_for_state(third, "completed"), "completed") << "the worker is free again";
+  wait_for_completion(third);  // the worker is free again
   EXPECT_EQ(system.stop(), 0);
 }
 
@@ -182,7 +131,7 @@ TEST_F(RetrainingTest, AnExportedFileIsRetrainedInAnotherDatabase) {
   EXPECT_EQ(made["lineage"]["study"]["name"], "found");
   EXPECT_EQ(made["seed"], 4711);
   const auto a = worker("a");
-  EXPECT_EQ(wait_for_state(made["id"], "completed"), "completed");
+  wait_for_completion(made["id"]);
   EXPECT_EQ(system.stop(), 0);
 }
 

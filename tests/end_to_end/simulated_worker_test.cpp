@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <functional>
 #include <set>
 #include <thread>
 
@@ -24,10 +23,8 @@ using ::testing::HasSubstr;
 class SimulatedWorkerTest : public ::testing::Test {
  protected:
   std::unique_ptr<Process> worker(const std::string& name, const std::string& objective, std::vector<std::string> more = {}) {
-    std::vector<std::string> command{testing::program("fusion-worker"), "--simulate", objective, "--name", name, "--pack", "2",
-                                     "--journal", journal(name).string()};
-    command.insert(command.end(), more.begin(), more.end());
-    return std::make_unique<Process>(command, system.options());
+    more.insert(more.end(), {"--pack", "2", "--journal", journal(name).string()});
+    return system.simulated_worker(name, more, objective);
   }
   std::filesystem::path journal(const std::string& name) { return system.folder() / (name + ".jsonl"); }
   /// Trials whose completed result this worker saw acknowledged as accepted.
@@ -43,10 +40,6 @@ class SimulatedWorkerTest : public ::testing::Test {
       }
     }
     return trials;
-  }
-  static void wait_until(const std::function<bool()>& condition) {
-    for (int i = 0; i < 1200 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    EXPECT_TRUE(condition());
   }
   static json study(const std::string& strategy, const std::string& name = "dry") {
     json study = System::small_study();
@@ -108,11 +101,11 @@ TEST_F(SimulatedWorkerTest, LeavesAsARealOneDoes) {
   system.start(0);
   const auto a = worker("a", "formula", {"--simulate-epoch-s", "100", "--leave-status", "75"});
   const auto id = system.submit(study("mfas"));
-  wait_until([&] { return system.sql("select count(*) from trials where state = 'leased'")[0][0] > 0; });
+  system.wait_until([&] { return system.sql("select count(*) from trials where state = 'leased'")[0][0] > 0; });
   a->signal(SIGUSR1);
   EXPECT_EQ(a->wait(std::chrono::seconds(30)), 75) << a->err();
   // Nobody acknowledges what is given back: the daemon may still be writing it.
-  wait_until([&] { return system.sql("select count(*) from attempts where outcome is null")[0][0] == 0; });
+  system.wait_until([&] { return system.sql("select count(*) from attempts where outcome is null")[0][0] == 0; });
   EXPECT_GT(system.sql("select count(*) from attempts where outcome = 'preempted'")[0][0], 0);
   EXPECT_EQ(system.sql("select count(*) from attempts where outcome = 'lost'")[0][0], 0);
   const auto b = worker("b", "formula");

@@ -91,13 +91,25 @@ std::string System::wait_for(std::int64_t study, std::chrono::seconds limit) {
 }
 
 void System::wait_for_completed(std::int64_t study, std::int64_t trials, std::chrono::seconds limit) {
+  const std::string completed = "select count(*) from trials where state = 'completed' and study_id = " + std::to_string(study);
+  wait_until([&] { return sql(completed)[0][0] >= trials; }, limit);
+}
+
+void System::wait_until(const std::function<bool()>& holds, std::chrono::seconds limit) {
   const auto end = std::chrono::steady_clock::now() + limit;
-  while (std::chrono::steady_clock::now() < end) {
-    const json rows = sql("select count(*) from trials where state = 'completed' and study_id = " + std::to_string(study));
-    if (rows[0][0].get<std::int64_t>() >= trials) return;
+  while (!holds()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << "it did not come true in time; the daemon said:\n" << daemon_->err();
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  ADD_FAILURE() << "not so many trials completed in time; the daemon said:\n" << daemon_->err();
+}
+
+std::unique_ptr<Process> System::simulated_worker(const std::string& name, const std::vector<std::string>& more, const std::string& objective,
+                                                  const std::map<std::string, std::string>& environment) const {
+  std::vector<std::string> command{program("fusion-worker"), "--name", name, "--simulate", objective};
+  command.insert(command.end(), more.begin(), more.end());
+  Process::Options there = options();
+  there.environment.insert(environment.begin(), environment.end());
+  return std::make_unique<Process>(command, there);
 }
 
 json System::sql(const std::string& statement) {

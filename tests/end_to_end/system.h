@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -36,6 +37,11 @@ class System {
   std::string wait_for(std::int64_t study, std::chrono::seconds limit = std::chrono::seconds(180));
   /// Waits until so many of its trials are completed.
   void wait_for_completed(std::int64_t study, std::int64_t trials, std::chrono::seconds limit = std::chrono::seconds(120));
+  /// Waits until it holds; else fails the test with what the daemon said.
+  void wait_until(const std::function<bool()>& holds, std::chrono::seconds limit = std::chrono::seconds(180));
+  /// A fusion-worker that trains nothing.
+  std::unique_ptr<Process> simulated_worker(const std::string& name, const std::vector<std::string>& more = {}, const std::string& objective = "formula",
+                                            const std::map<std::string, std::string>& environment = {}) const;
   /// One value or table of the database, read directly.
   nlohmann::json sql(const std::string& statement);
 

@@ -41,7 +41,9 @@ TEST_F(BackupTest, IsTheDatabaseOfOneMomentThoughItsWriterGoesOn) {
   copy_database(path, copy, [&](std::int64_t done, std::int64_t pages) {
     EXPECT_GT(done, told);
     told = done;
-    if (++steps == 1) EXPECT_LT(done, pages) << "else nothing is written between two steps";
+    if (++steps == 1) {
+      EXPECT_LT(done, pages) << "else nothing is written between two steps";
+    }
     add_trials(store, study, 500, written);
     written += 500;
   });
