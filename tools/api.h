@@ -72,7 +72,7 @@ class Api {
 
   Parts parts_;
   std::vector<Respond> ask_ready_;  // waiting for one answer of the store
-  BlobTable blobs_;  ///< made anew when a digest is asked for that is not in it
+  std::shared_ptr<const BlobTable> blobs_ = std::make_shared<BlobTable>();  ///< looked at anew when a digest is asked for that is not in it
 };
 
 }  // namespace fusion

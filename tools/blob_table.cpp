@@ -1,5 +1,7 @@
 #include "tools/blob_table.h"
 
+#include <sys/stat.h>
+
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -15,6 +17,18 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kDatasets = "SELECT dataset_path, dataset_digest FROM studies UNION SELECT dataset_path, dataset_digest FROM retrainings";
+
+/// Changes when the file does, comes or goes.
+std::string stamp_of(const std::string& file) {
+  struct stat state {};
+  if (::stat(file.c_str(), &state) != 0) return "none;";
+  std::string text;
+  for (const auto value : {static_cast<std::int64_t>(state.st_dev), static_cast<std::int64_t>(state.st_ino), static_cast<std::int64_t>(state.st_size),
+                           static_cast<std::int64_t>(state.st_mtim.tv_sec), static_cast<std::int64_t>(state.st_mtim.tv_nsec)}) {
+    text += std::to_string(value) + ",";
+  }
+  return text + ";";
+}
 
 class TableMaker {
  public:
@@ -33,7 +47,14 @@ class TableMaker {
   }
 
  private:
+  /// Before it is read: what changes meanwhile is seen the next time.
+  void look_at(const fs::path& file) {
+    table_.looked_at.push_back(file.string());
+    table_.state += stamp_of(file.string());
+  }
+
   json read_registered(const fs::path& manifest, const std::string& digest) {
+    look_at(manifest);
     const auto file = resolved(manifest);
     if (!file) throw DataError(manifest.string() + " is not there, or lies below none of the daemon's data roots");
     json document = parse_json_file(*file);
@@ -52,6 +73,7 @@ class TableMaker {
         add(manifest, file);
         if (!file.manifest || !table_.files.contains(file.digest)) continue;
         const fs::path dataset = table_.files.at(file.digest);
+        look_at(dataset);
         for (const ManifestFile& array : dataset_files(parse_json_file(dataset))) add(dataset, array);
       }
     } catch (const Error&) {
@@ -60,7 +82,9 @@ class TableMaker {
   }
 
   void add(const fs::path& manifest, const ManifestFile& file) {
-    if (const auto found = resolved(manifest.parent_path() / file.path)) table_.files[file.digest] = found->string();
+    const fs::path named = manifest.parent_path() / file.path;
+    if (const auto found = resolved(named)) table_.files[file.digest] = found->string();
+    else look_at(named);
   }
 
   std::optional<fs::path> resolved(const fs::path& named) const {
@@ -80,10 +104,17 @@ class TableMaker {
 
 }  // namespace
 
-BlobTable find_blobs(const StoreReader& reader, const std::vector<fs::path>& roots) {
-  BlobTable table;
-  TableMaker maker(roots, table);
+std::shared_ptr<const BlobTable> find_blobs(const StoreReader& reader, const std::vector<fs::path>& roots, const std::shared_ptr<const BlobTable>& known) {
   const json found = reader.query(kDatasets, 1'000'000, std::chrono::seconds(10));
+  const std::string rows = found.at("rows").dump();
+  if (known && !known->state.empty()) {
+    std::string state = rows;
+    for (const std::string& file : known->looked_at) state += stamp_of(file);
+    if (state == known->state) return known;
+  }
+  const auto table = std::make_shared<BlobTable>();
+  table->state = rows;
+  TableMaker maker(roots, *table);
   for (const json& row : found.at("rows")) {
     maker.add_features(row.at(0).get<std::string>(), row.at(1).get<std::string>());
   }

@@ -35,7 +35,10 @@ class BlobTableTest : public ::testing::Test {
     const ParsedStudy parsed = parse_study(document, "study", {folder_.path()});
     store.create_study(parsed.spec, parsed.dataset, parsed.manifest);
   }
-  BlobTable table() { return find_blobs(StoreReader::open((folder_ / "fusion.db").string()), {folder_ / "root"}); }
+  std::shared_ptr<const BlobTable> look(const std::shared_ptr<const BlobTable>& known = nullptr) {
+    return find_blobs(StoreReader::open((folder_ / "fusion.db").string()), {folder_ / "root"}, known);
+  }
+  BlobTable table() { return *look(); }
   void change(const std::function<void(json&)>& how) {
     json features = parse_json_file(manifest_);
     how(features);
@@ -91,6 +94,32 @@ TEST_F(BlobTableTest, WhatLeadsOutOfTheRootsIsNotThere) {
   EXPECT_FALSE(found.files.contains(sha256_of("a secret")));
   EXPECT_FALSE(found.files.contains(std::string(64, '1')));
   for (const auto& [digest, file] : found.files) EXPECT_EQ(fs::path(file).lexically_relative(fs::canonical(folder_ / "root")).begin()->string(), "features");
+}
+
+TEST_F(BlobTableTest, NothingIsReadAgainBeforeSomethingChanged) {
+  store_study();
+  const json features = parse_json_file(manifest_);
+  const ManifestFile labels = feature_files(features).at(0);
+  const fs::path file = manifest_.parent_path() / labels.path;
+  const auto first = look();
+  EXPECT_EQ(look(first), first);
+  fs::rename(file, file.string() + ".away");
+  EXPECT_EQ(look(first), first) << "whoever fetches it will find out";
+  const auto without = look();
+  EXPECT_FALSE(without->files.contains(labels.digest));
+  EXPECT_EQ(look(without), without);
+  fs::rename(file.string() + ".away", file);
+  const auto again = look(without);
+  EXPECT_TRUE(again->files.contains(labels.digest)) << "what was missed is looked for again once it is there";
+  testing::write_small_features(folder_ / "root/other", {.seed = 5});
+  manifest_ = folder_ / "root/other/features.json";
+  store_study();
+  const auto more = look(again);
+  EXPECT_GT(more->files.size(), again->files.size()) << "a study was submitted";
+  write_atomically(manifest_, "{}");
+  const auto broken = look(more);
+  EXPECT_EQ(broken->problems.size(), 1u) << "a manifest was changed";
+  EXPECT_EQ(look(broken), broken) << "also what cannot be read is not read again";
 }
 
 TEST_F(BlobTableTest, FeaturesMadeAnewSinceAreAProblemWithASentence) {
