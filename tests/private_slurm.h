@@ -30,6 +30,8 @@ class PrivateSlurm {
 
   /// What a process needs to find it.
   std::map<std::string, std::string> environment() const { return {{"SLURM_CONF", conf().string()}}; }
+  /// Where its configuration, state, spool and logs lie.
+  const std::filesystem::path& folder() const { return folder_.path(); }
   /// The output of one of Slurm's commands; fails the test if it does not exit 0.
   std::string ask(const std::vector<std::string>& command) const;
   /// Lines of `squeue -r -t STATES -o FORMAT`.

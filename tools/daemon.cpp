@@ -15,6 +15,7 @@
 #include "security/tls.h"
 #include "tools/api.h"
 #include "tools/backup_host.h"
+#include "tools/pool_token.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_host.h"
 #include "tools/service_notice.h"
@@ -179,6 +180,7 @@ void Daemon::Impl::reload_tokens(bool if_changed) {
     logger("fusiond")->error("tokens not read again, those known before stay valid error={}", nlohmann::json(error.what()).dump());
   }
 }
+    if (pools) pools->tokens_changed();
 
 void Daemon::Impl::watch_tokens() {
   if (!access->has_tokens()) return;
@@ -209,6 +211,7 @@ void Daemon::Impl::start_pools() {
   pools->start();
 }
 
+  if (access->has_tokens()) setting.token_problem = [this](const std::string& file) { return pool_token_problem(*access, file); };
 void Daemon::Impl::store_broken(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
+#include <utility>
 
 #include "base/asio.h"
 #include "base/error.h"
@@ -61,6 +62,8 @@ struct Pool {
   PoolSizer sizer;
   int wanted = 0;
   int pack = kTrialsPerWorker;  // as its workers last said
+  std::string token_problem;    // its workers would be turned away
+  SteadyTime look_at_token{};   // not before
 };
 
 }  // namespace
@@ -69,6 +72,7 @@ class WorkerPools::Impl {
  public:
   Impl(asio::io_context& io, Dispatcher& dispatcher, Setting setting);
   void start();
+  void tokens_changed();
   void hold() { held_ = true; }
   void stop(bool drained, std::function<void()> done);
   json to_json() const;
@@ -82,6 +86,7 @@ class WorkerPools::Impl {
   void tick();
   PoolState state_of(Pool& pool, const Known& known) const;
   void resize(Pool& pool, const Known& known);
+  void check_token(Pool& pool);
   void shrink(Pool& pool, int count, const Known& known);
   void ended_one(const std::function<void()>& done);
 
@@ -186,7 +191,7 @@ void WorkerPools::Impl::tick() {
 }
 
 PoolState WorkerPools::Impl::state_of(Pool& pool, const Known& known) const {
-  PoolState state{pool.options.min, pool.options.max, 1, 0, pool.launcher->stuck()};
+  PoolState state{pool.options.min, pool.options.max, 1, 0, pool.launcher->stuck() || !pool.token_problem.empty()};
   int pack = 0;
   for (const LaunchedWorker& worker : pool.launcher->workers()) {
     const auto found = known.find(worker.name);
@@ -205,7 +210,23 @@ void WorkerPools::Impl::resize(Pool& pool, const Known& known) {
   const int step = pool.sizer.step(Steady::now(), pool.wanted, have);
   if (step < 0) shrink(pool, -step, known);
   const int room = pool.launcher->may_launch();
-  if (step > 0 && room > 0) pool.launcher->launch(std::min(step, room));
+  const bool launches = step > 0 && room > 0;
+  if ((launches || !pool.token_problem.empty()) && Steady::now() >= pool.look_at_token) check_token(pool);
+  if (launches && pool.token_problem.empty()) pool.launcher->launch(std::min(step, room));
+}
+
+// Before every launch; while it is bad as seldom as what failed is tried again, for the file may lie on a slow disk.
+void WorkerPools::Impl::check_token(Pool& pool) {
+  if (pool.options.token_file.empty() || !setting_.token_problem) return;
+  const std::string before = std::exchange(pool.token_problem, setting_.token_problem(pool.options.token_file));
+  if (!pool.token_problem.empty()) pool.look_at_token = Steady::now() + milliseconds_of(setting_.slurm.retry_s);
+  if (pool.token_problem == before) return;
+  if (pool.token_problem.empty()) logger("launch")->info("workers would be let in again pool={}", pool.options.name);
+  else logger("launch")->error("workers would be turned away pool={} reason=\"{}\"", pool.options.name, pool.token_problem);
+}
+
+void WorkerPools::Impl::tokens_changed() {
+  for (const auto& pool : pools_) check_token(*pool);
 }
 
 // What waits goes first, then who is idle. Nobody is taken away from a trial.
@@ -283,7 +304,7 @@ json WorkerPools::Impl::to_json() const {
                     {"waiting", count["waiting"]},
                     {"running", count["running"] + count["closing"]},
                     {"leaving", count["leaving"]},
-                    {"problem", pool->launcher->problem()},
+                    {"problem", pool->token_problem.empty() ? pool->launcher->problem() : pool->token_problem},
                     {"launched", std::move(workers)}});
   }
   return list;
@@ -292,6 +313,7 @@ json WorkerPools::Impl::to_json() const {
 WorkerPools::WorkerPools(asio::io_context& io, Dispatcher& dispatcher, Setting setting) : impl_(std::make_unique<Impl>(io, dispatcher, std::move(setting))) {}
 WorkerPools::~WorkerPools() = default;
 void WorkerPools::start() { impl_->start(); }
+void WorkerPools::tokens_changed() { impl_->tokens_changed(); }
 void WorkerPools::hold() { impl_->hold(); }
 void WorkerPools::stop(bool drained, std::function<void()> done) { impl_->stop(drained, std::move(done)); }
 json WorkerPools::to_json() const { return impl_->to_json(); }

@@ -32,12 +32,17 @@ class WorkerPools {
     std::string worker_program;      ///< where a pool names none; default: fusion-worker beside this program
     std::string log_level = "info";
     std::filesystem::path folder;    ///< this daemon's identity towards Slurm, scripts and logs of jobs; made where a pool needs it
+    /// Why workers that show the token of this file would be turned away; empty where they would be let in. Asked before a pool that has one
+    /// launches, so that no job is spent on a refusal. Default: they would be let in.
+    std::function<std::string(const std::string& token_file)> token_problem;
   };
   /// Throws ConfigError with every problem of every pool.
   WorkerPools(boost::asio::io_context& io, Dispatcher& dispatcher, Setting setting);
   ~WorkerPools();
 
   void start();
+  /// Other tokens are valid than before.
+  void tokens_changed();
   /// Sizes stay as they are: the daemon stops, and what is trained may still end.
   void hold();
   /// `drained`: the workers were told to finish what they hold; what has not begun is taken back then, whatever the pool says of the daemon's stop.

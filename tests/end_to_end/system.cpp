@@ -44,7 +44,8 @@ void System::start(int local_workers, const std::map<std::string, std::string>& 
   }
   std::string port = read_text(folder_ / "port");
   while (!port.empty() && port.back() == '\n') port.pop_back();
-  url_ = "http://127.0.0.1:" + port;
+  const std::string listen = arguments.at("--listen");
+  url_ = (arguments.contains("--tls-certificate") ? "https://" : "http://") + listen.substr(0, listen.rfind(':')) + ":" + port;
 }
 
 int System::stop() {
@@ -60,7 +61,9 @@ void System::kill_daemon() {
 Finished System::ctl(const std::vector<std::string>& arguments) {
   std::vector<std::string> command{program("fusionctl")};
   command.insert(command.end(), arguments.begin(), arguments.end());
-  return run(command, options());
+  Process::Options all = options();
+  all.environment.insert(ctl_environment_.begin(), ctl_environment_.end());
+  return run(command, all);
 }
 
 json System::ctl_json(std::vector<std::string> arguments) {

@@ -16,7 +16,8 @@ namespace fusion::testing {
 class System {
  public:
   System();
-  /// Starts fusiond on a free port and waits until it is ready. `more`: further options, or other values for ours.
+  /// Starts fusiond on a free port and waits until it is ready. `more`: further options, or other values for ours. With --tls-certificate among
+  /// them, or another address in --listen, `url()` is accordingly.
   void start(int local_workers, const std::map<std::string, std::string>& more = {});
   /// SIGTERM; returns the exit status.
   int stop();
@@ -27,6 +28,8 @@ class System {
   const TemporaryFolder& folder() const { return folder_; }
   Process::Options options() const;
 
+  /// What fusionctl finds in its environment from now on, beside FUSION_URL.
+  void tell_ctl(std::map<std::string, std::string> environment) { ctl_environment_ = std::move(environment); }
   /// fusionctl with these arguments.
   Finished ctl(const std::vector<std::string>& arguments);
   /// The same with --json; fails the test if it does not exit 0.
@@ -52,6 +55,7 @@ class System {
   TemporaryFolder folder_;
   std::unique_ptr<Process> daemon_;
   std::string url_;
+  std::map<std::string, std::string> ctl_environment_;
 };
 
 }  // namespace fusion::testing

@@ -49,7 +49,7 @@ void check_token_file(const PoolOptions& pool) {
   if ((status.st_mode & 077) != 0) throw ConfigError(where + " may be read by others; expected mode 0600 (chmod 600)");
 }
 
-/// The end of what a job wrote, on one line. Empty where it cannot be read: it may lie on the node.
+/// The last lines of what a job wrote, as one. Empty where it cannot be read: it may lie on the node.
 std::string log_tail(const fs::path& file) {
   std::ifstream stream(file, std::ios::binary | std::ios::ate);
   if (!stream) return "";
@@ -58,8 +58,11 @@ std::string log_tail(const fs::path& file) {
   stream.seekg(static_cast<std::streamoff>(size - text.size()));
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  const std::size_t line = text.find('\n');
+  const bool cut = size > kLogTail && line == std::string::npos;
+  if (size > kLogTail && !cut) text.erase(0, line + 1);  // whole lines, where there is one
   std::ranges::replace(text, '\n', ' ');
-  return size > kLogTail ? "..." + text : text;
+  return cut ? "..." + text : text;
 }
 
 }  // namespace
@@ -102,8 +105,9 @@ class SlurmLauncher::Impl : public std::enable_shared_from_this<Impl> {
   int sending_ = 0;                        // commands that run
   int failures_ = 0;                       // in a row
   SteadyTime not_before_{};
-  std::string failure_, cancel_problem_;
+  std::string failure_, failed_launch_, cancel_problem_;
   bool refused_ = false;                   // so ended the last sbatch
+  bool broken_ = false;                    // a job ended too early, and no worker came since
   bool stopping_ = false;
   std::vector<std::function<void()>> done_;
 };
@@ -185,6 +189,7 @@ std::map<std::string, std::string> SlurmLauncher::Impl::environment() const {
 int SlurmLauncher::Impl::may_launch() const {
   if (stopping_ || !queue_.known() || !queue_.problem().empty() || ledger_.in_doubt() || ledger_.all_held()) return 0;
   if (Steady::now() < not_before_) return 0;
+  if (broken_ && ledger_.untried() > 0) return 0;  // what is there already will tell
   return failures_ > 0 ? 1 : kMostAtOnce;  // after a failure one is enough to see
 }
 
@@ -252,7 +257,9 @@ void SlurmLauncher::Impl::note_end(const SlurmLedger::Ended& ended) {
   const std::string tail = log_tail(log_folder() / (ended.name + ".log"));
   if (!tail.empty()) words += ": " + tail;
   logger("launch")->warn("job ended too early pool={} {}", pool_.name, words);
-  failed(words, false);
+  broken_ = true;
+  if (std::exchange(failed_launch_, ended.launch) == ended.launch) failure_ = words;  // of one launch all fail for one reason
+  else failed(words, false);
 }
 
 void SlurmLauncher::Impl::connected(const std::set<std::string>& names) {
@@ -262,8 +269,9 @@ void SlurmLauncher::Impl::connected(const std::set<std::string>& names) {
 void SlurmLauncher::Impl::all_well() {
   failures_ = 0;
   failure_.clear();
+  failed_launch_.clear();
   not_before_ = {};
-  refused_ = false;
+  refused_ = broken_ = false;
 }
 
 int SlurmLauncher::Impl::withdraw(int count) {
@@ -300,7 +308,10 @@ std::string SlurmLauncher::Impl::problem() const {
     return failure_ + (left > 0 ? " (tried again in " + std::to_string(left + 1) + " s)" : "");
   }
   if (!cancel_problem_.empty()) return cancel_problem_;
-  return ledger_.complaint(Steady::now(), setting_.url);
+  const SteadyTime now = Steady::now();
+  const std::string silent = ledger_.silent(now), complaint = ledger_.complaint(now, setting_.url);
+  const std::string tail = silent.empty() ? "" : log_tail(log_folder() / (silent + ".log"));
+  return tail.empty() ? complaint : complaint + "; the log of job " + silent + " ends: " + tail;
 }
 
 bool SlurmLauncher::Impl::stuck() const { return !queue_.problem().empty() || failures_ >= kPatience || ledger_.all_held(); }

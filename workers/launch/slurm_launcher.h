@@ -17,7 +17,8 @@ namespace fusion {
 /// answer was lost is not said again before squeue has shown whether it was accepted. Nothing is submitted before the first good poll.
 ///
 /// A refusal, and a job that ends before its worker came, are told in `problem()` with Slurm's own words, and make a pause that is doubled each
-/// time; a worker that comes ends it.
+/// time; a worker that comes ends it. Until then one is launched at a time, and none while another one may still tell whether it does better. Jobs
+/// of one launch that end so count once.
 ///
 /// The job gets FUSION_URL, and FUSION_TOKEN_FILE where the pool has one: nothing that is secret stands in a command line, a comment or a script.
 class SlurmLauncher final : public Launcher {

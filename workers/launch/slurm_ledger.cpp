@@ -64,7 +64,7 @@ void SlurmLedger::see(Element& element, const SlurmJob& job, SteadyTime now) {
 }
 
 SlurmLedger::Ended SlurmLedger::end(const Key& key, const Element& element, const std::string& state, SteadyTime now) const {
-  return {name_of(key), state, element.leaving, element.joined, element.ran ? between(*element.ran, now) : std::chrono::milliseconds(0)};
+  return {name_of(key), state, element.launch, element.leaving, element.joined, element.ran ? between(*element.ran, now) : std::chrono::milliseconds(0)};
 }
 
 SlurmLedger::Polled SlurmLedger::take(const std::vector<SlurmJob>& jobs, SteadyTime began, SteadyTime now) {
@@ -165,6 +165,10 @@ int SlurmLedger::size() const {
   return count;
 }
 
+int SlurmLedger::untried() const {
+  return static_cast<int>(std::ranges::count_if(elements_, [](const auto& entry) { return entry.second.counts() && !entry.second.joined; }));
+}
+
 bool SlurmLedger::changing() const {
   if (!launches_.empty()) return true;
   return std::ranges::any_of(elements_, [](const auto& entry) {
@@ -208,13 +212,22 @@ std::vector<LaunchedWorker> SlurmLedger::workers(SteadyTime now) const {
   return list;
 }
 
+bool SlurmLedger::is_silent(const Element& element, SteadyTime now) const {
+  return !element.leaving && element.ran && !element.joined && now - *element.ran >= options_.connect;
+}
+
+std::string SlurmLedger::silent(SteadyTime now) const {
+  const auto found = std::ranges::find_if(elements_, [&](const auto& entry) { return is_silent(entry.second, now); });
+  return found == elements_.end() ? "" : name_of(found->first);
+}
+
 std::string SlurmLedger::complaint(SteadyTime now, const std::string& url) const {
   std::map<std::string, int> waiting;
   std::string silent;
   for (const auto& [key, element] : elements_) {
     if (element.leaving) continue;
     if (element.phase == SlurmPhase::coming && !element.job.reason.empty()) ++waiting[with_reason(element.job)];
-    if (silent.empty() && element.ran && !element.joined && now - *element.ran >= options_.connect) {
+    if (silent.empty() && is_silent(element, now)) {
       silent = "job " + name_of(key) + " runs on " + element.job.node + ", and its worker has not come for " +
                std::to_string(between(*element.ran, now).count() / 1000) + " s: can that node reach " + url + "?";
     }

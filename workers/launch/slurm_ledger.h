@@ -43,7 +43,7 @@ class SlurmLedger {
 
   // ---- watching
   struct Ended {
-    std::string name, state;
+    std::string name, state, launch;
     bool asked = false;   ///< it was told to end
     bool joined = false;  ///< its worker had come
     std::chrono::milliseconds lived{0};  ///< since it was seen to run
@@ -69,6 +69,8 @@ class SlurmLedger {
   // ---- telling
   /// That which counts as coming or being there.
   int size() const;
+  /// Those of them whose worker has never come.
+  int untried() const;
   /// Something is to be seen soon.
   bool changing() const;
   /// It submits, or does not know whether it did.
@@ -76,6 +78,8 @@ class SlurmLedger {
   /// Every one that waits does so in vain; and some do.
   bool all_held() const;
   std::vector<LaunchedWorker> workers(SteadyTime now) const;
+  /// The first job that runs without its worker having come for too long; empty where there is none.
+  std::string silent(SteadyTime now) const;
   /// "2 x PENDING (Resources)", or that a worker does not come; empty where all is well.
   std::string complaint(SteadyTime now, const std::string& url) const;
 
@@ -102,6 +106,7 @@ class SlurmLedger {
   static std::string name_of(const Key& key) { return std::to_string(key.first) + "_" + std::to_string(key.second); }
   std::optional<std::string> launch_of(const SlurmJob& job) const;
   void see(Element& element, const SlurmJob& job, SteadyTime now);
+  bool is_silent(const Element& element, SteadyTime now) const;
   int seen_of(const std::string& launch) const;
   Ended end(const Key& key, const Element& element, const std::string& state, SteadyTime now) const;
 

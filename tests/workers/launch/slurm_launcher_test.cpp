@@ -207,6 +207,24 @@ TEST_F(SlurmLauncherTest, JobsThatEndBeforeTheirWorkerCameMakePausesAndShowTheLo
   EXPECT_THAT(launcher->problem(), AllOf(HasSubstr("ended FAILED before its worker had come"), HasSubstr("module not found: cuda")));
 }
 
+TEST_F(SlurmLauncherTest, JobsOfOneLaunchThatEndTooEarlyCountOnceAndThenOneIsTriedAtATime) {
+  write_atomically(folder / "template", "#!/bin/bash\n{{prologue}}\n: {{run}}\n[ $SLURM_ARRAY_JOB_ID != 1 ] || exit 1\nexec sleep 1000\n");
+  make();
+  know();
+  launcher->launch(4);
+  until([&] { return !launcher->workers().empty(); });
+  until([&] { return launcher->workers().empty(); });
+  EXPECT_FALSE(launcher->stuck()) << "it takes three launches";
+  until([&] { return launcher->may_launch() > 0; });
+  EXPECT_EQ(launcher->may_launch(), 1);
+  launcher->launch(1);
+  until([&] { return count("running") == 1; });
+  EXPECT_EQ(launcher->may_launch(), 0) << "its worker has not come, and it has not ended";
+  come = {launcher->workers()[0].name};
+  until([&] { return launcher->may_launch() > 1; });
+  EXPECT_EQ(launcher->problem(), "");
+}
+
 TEST_F(SlurmLauncherTest, ANewLauncherAdoptsTheJobsOfTheOld) {
   make();
   know();

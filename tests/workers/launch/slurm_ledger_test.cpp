@@ -49,6 +49,22 @@ TEST_F(SlurmLedgerTest, WhatIsBeingSubmittedCounts) {
   EXPECT_EQ(ledger.size(), 3);
 }
 
+TEST_F(SlurmLedgerTest, KnowsThoseWhoseWorkerNeverCame) {
+  submit(3);
+  EXPECT_EQ(ledger.untried(), 3);
+  poll({job(10, 0, "RUNNING"), job(10, 1, "RUNNING"), job(10, 2, "PENDING")});
+  EXPECT_EQ(ledger.untried(), 3);
+  ledger.connected({"10_0"});
+  ledger.connected({});
+  EXPECT_EQ(ledger.untried(), 2) << "it came, whether it is here or not";
+  ledger.retire("10_1", clock.steady());
+  EXPECT_EQ(ledger.untried(), 1) << "nobody counts on that";
+  const auto polled = poll({job(10, 0, "RUNNING"), job(10, 1, "CANCELLED"), job(10, 2, "FAILED")});
+  ASSERT_EQ(polled.ended.size(), 2u);
+  EXPECT_EQ(polled.ended[1].launch, "l1");
+  EXPECT_EQ(ledger.untried(), 0);
+}
+
 TEST_F(SlurmLedgerTest, FollowsAJobThroughARequeue) {
   submit(1);
   for (const char* state : {"RUNNING", "COMPLETING", "PENDING", "RUNNING"}) {
