@@ -32,6 +32,7 @@ namespace fs = std::filesystem;
 constexpr std::chrono::seconds kLookAtTokens{1};
 constexpr std::size_t kOwnDescriptors = 128;  // database, logs, workers' pipes, libraries
 constexpr std::chrono::milliseconds kLookAgain{20};
+constexpr std::chrono::seconds kHandBack{10};  // for workers that leave, to give back what they have not ended
 constexpr std::chrono::seconds kLetGo{5};  // for answers under way, then for searches and queries, before the process ends without them
 
 DispatchOptions dispatch_options(const DaemonConfig& config) {
@@ -80,6 +81,7 @@ struct Daemon::Impl {
   std::optional<std::string> not_ready() const;
   void stop(bool drain_workers, const std::string& reason);
   void await_results();
+  bool recall_workers();
   void end_workers();
   void store_broken(const std::exception_ptr& error);
   void finish_answers();
@@ -105,7 +107,9 @@ struct Daemon::Impl {
   asio::signal_set hangups{io};
   asio::steady_timer drain_timer{io};
   SteadyTime drain_until{};
+  std::string stop_reason;
   bool workers_leave = false;
+  bool recalled = false;
   bool stopping = false;
   int exit_code = 0;
 };
@@ -176,11 +180,11 @@ void Daemon::Impl::reload_tokens(bool if_changed) {
     else if (!access->reload_if_changed()) return;
     const std::size_t closed = server->close_revoked();
     logger("fusiond")->info("tokens read again tokens={} sessions_closed={}", access->tokens(), closed);
+    if (pools) pools->tokens_changed();
   } catch (const Error& error) {
     logger("fusiond")->error("tokens not read again, those known before stay valid error={}", nlohmann::json(error.what()).dump());
   }
 }
-    if (pools) pools->tokens_changed();
 
 void Daemon::Impl::watch_tokens() {
   if (!access->has_tokens()) return;
@@ -207,11 +211,11 @@ void Daemon::Impl::start_pools() {
   setting.log_level = config.log.level;
   setting.worker_program = config.worker_program;
   setting.folder = fs::absolute(config.db).string() + ".pools";
+  if (access->has_tokens()) setting.token_problem = [this](const std::string& file) { return pool_token_problem(*access, file); };
   pools = std::make_unique<WorkerPools>(io, *dispatcher, std::move(setting));
   pools->start();
 }
 
-  if (access->has_tokens()) setting.token_problem = [this](const std::string& file) { return pool_token_problem(*access, file); };
 void Daemon::Impl::store_broken(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
@@ -260,6 +264,7 @@ void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
   backups->stop();
   if (pools) pools->hold();
   dispatcher->hold(reason);
+  stop_reason = reason;
   workers_leave = drain_workers;
   if (drain_workers) dispatcher->drain_workers(reason);
   drain_until = clock.steady() + std::chrono::milliseconds(static_cast<std::int64_t>(drain_s * 1000));
@@ -268,7 +273,7 @@ void Daemon::Impl::stop(bool drain_workers, const std::string& reason) {
 
 void Daemon::Impl::await_results() {
   const bool busy = dispatcher->busy();
-  if (!busy || clock.steady() >= drain_until) {
+  if (!busy || (clock.steady() >= drain_until && !recall_workers())) {
     if (busy) logger("fusiond")->warn("results are not waited for any longer; their trials are queued again on the next start");
     return end_workers();
   }
@@ -276,6 +281,16 @@ void Daemon::Impl::await_results() {
   drain_timer.async_wait([this](const boost::system::error_code& error) {
     if (!error) await_results();
   });
+}
+
+/// Workers that leave for good would train on for nobody: what they did not end in time they give back. False where there is nothing to wait for.
+bool Daemon::Impl::recall_workers() {
+  if (!workers_leave || recalled || exit_code != 0) return false;
+  recalled = true;
+  logger("fusiond")->info("workers give back what they did not end in time limit_s={}", kHandBack.count());
+  dispatcher->drain_workers(stop_reason);
+  drain_until = clock.steady() + kHandBack;
+  return true;
 }
 
 void Daemon::Impl::end_workers() {

@@ -152,5 +152,35 @@ TEST_F(SimulatedWorkerTest, BadInputIsNamed) {
   EXPECT_THAT(version.out, AllOf(HasSubstr("fusion-worker "), HasSubstr(", LibTorch ")));
 }
 
+TEST_F(SimulatedWorkerTest, ShutdownWithWorkersHandsBackTrialsThatOutlastTheDrainTime) {
+  system.start(0, {{"--drain", "0.5"}});
+  const auto id = system.submit(study("mfas"));
+  {
+    const auto first = worker("first", "formula:4", {"--simulate-epoch-s", "1"});
+    system.wait_for_completed(id, 2);
+    first->signal(SIGTERM);
+    EXPECT_EQ(first->wait(std::chrono::seconds(60)), 0);
+  }
+  const auto given_before = system.sql("select count(*) from attempts where outcome = 'preempted'")[0][0].get<std::int64_t>();
+  const auto a = worker("a", "formula:4", {"--simulate-epoch-s", "3600"}), b = worker("b", "formula:4", {"--simulate-epoch-s", "3600"});
+  wait_until([&] { return system.sql("select count(distinct worker_id) from attempts where outcome is null")[0][0] == 2; });
+  const auto asked = system.sql("select count(*) from trials")[0][0];
+  EXPECT_EQ(system.ctl({"shutdown", "--workers"}).status, 0);
+  EXPECT_EQ(a->wait(std::chrono::seconds(120)), 0) << a->err();
+  EXPECT_EQ(b->wait(std::chrono::seconds(120)), 0) << b->err();
+  EXPECT_EQ(system.daemon().wait(std::chrono::seconds(120)), 0) << system.daemon().err();
+  EXPECT_GE(system.sql("select count(*) from attempts where outcome = 'preempted'")[0][0].get<std::int64_t>(), given_before + 4) << "two each, in training";
+  EXPECT_EQ(system.sql("select count(*) from attempts where outcome is null or outcome not in ('completed', 'preempted')")[0][0], 0);
+  EXPECT_EQ(system.sql("select sum(failures), count(*) from trials"), json::array({json::array({0, asked})})) << "no retry is used";
+  EXPECT_EQ(system.sql("select count(*) from trials where state = 'leased'")[0][0], 0);
+
+  system.start(0);
+  const auto last = worker("last", "formula:4", {"--simulate-epoch-s", "0.005"});
+  EXPECT_EQ(system.wait_for(id), "completed");
+  EXPECT_EQ(system.sql("select count(*), count(distinct told_index) from trials where state = 'completed'")[0], json::array({27, 27}));
+  EXPECT_EQ(system.ctl_json({"replay", (system.folder() / "fusion.db").string()})["identical"], true);
+  EXPECT_EQ(system.stop(), 0);
+}
+
 }  // namespace
 }  // namespace fusion

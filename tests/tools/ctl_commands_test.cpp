@@ -289,7 +289,7 @@ TEST_F(CommandsTest, EventsCanShowTheNewestOnly) {
 
 TEST_F(CommandsTest, ShutdownSaysWhatBecomesOfTheWorkers) {
   EXPECT_EQ(text({"shutdown"}), "fusiond at " + server_.url() + " stops\n");
-  EXPECT_EQ(text({"shutdown", "--workers"}), "fusiond at " + server_.url() + " stops; its workers finish what they train and end\n");
+  EXPECT_EQ(text({"shutdown", "--workers"}), "fusiond at " + server_.url() + " stops; its workers end what they can in time, give back the rest, and leave\n");
   EXPECT_EQ(json::parse(server_.requests().at(0).body)["workers"], false);
   EXPECT_EQ(json::parse(server_.requests().at(1).body)["workers"], true);
 }

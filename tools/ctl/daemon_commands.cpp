@@ -113,7 +113,7 @@ int shutdown(const Context& context, const ShutdownOptions& options) {
   const Answer answer = context.client().post("/api/v1/shutdown", document.dump());
   if (printed_as_json(context, answer)) return 0;
   print_line("fusiond at " + Url::parse(context.url).text() + " stops" +
-             (options.workers ? "; its workers finish what they train and end" : ""));
+             (options.workers ? "; its workers end what they can in time, give back the rest, and leave" : ""));
   return 0;
 }
 

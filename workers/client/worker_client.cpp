@@ -36,7 +36,7 @@
 //   leave (a signal)   waiting trials go back at once; those in training end in time, or are stopped and go back
 //   time is over       the same, with what is left of the wall time for a grace
 //   device lost        the same, without any
-//   drain (daemon)     waiting trials are trained first
+//   drain (daemon)     waiting trials are trained first; said again, nothing is trained any more, and all goes back
 //   refused            those in training are stopped, nothing is sent any more; `failure_` says why
 //
 // For the first two `end_if_done` is asked after every change: nothing waits, nothing trains, and every result is acknowledged (or nobody came
@@ -54,7 +54,8 @@ constexpr std::chrono::milliseconds kProgressEvery{500};
 /// Between two looks at the time that is left.
 constexpr std::chrono::milliseconds kLookEvery{250};
 /// All mean "leave soon": which one comes says nothing of why (preemption, time limit, a person).
-constexpr int kLeaveSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+/// SIGPIPE: who reads its log is gone, such as an ssh without a terminal.
+constexpr int kLeaveSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
 
 std::string signal_name(int signal) {
   switch (signal) {
@@ -62,6 +63,7 @@ std::string signal_name(int signal) {
     case SIGINT: return "SIGINT";
     case SIGHUP: return "SIGHUP";
     case SIGUSR1: return "SIGUSR1";
+    case SIGPIPE: return "SIGPIPE";
     default: return "SIGUSR2";
   }
 }
@@ -216,6 +218,7 @@ class WorkerClient::Impl {
   std::optional<SteadyTime> signalled_;       // the first signal came
   int signal_ = 0;                            // the last one
   bool draining_ = false;
+  bool drain_said_ = false;  // over connection_
   bool pack_open_ = false;  // the training thread is in the TrainFunction, or in the RetrainFunction
   bool waiting_for_acks_ = false;
   bool over_ = false;
@@ -267,6 +270,7 @@ void WorkerClient::Impl::await_signal() {
 // comes right behind the first one means nothing, and what comes later means that there is no time left.
 void WorkerClient::Impl::on_signal(int signal) {
   if (signal == SIGINT && std::exchange(signal_, signal) == SIGINT) std::_Exit(128 + SIGINT);
+  if (signal == SIGPIPE && signalled_) return;  // each further line in the log makes one
   if (!signalled_) {
     signalled_ = now();
     on_leave("received " + signal_name(signal), WorkerEnd::asked, options_.grace);
@@ -425,6 +429,7 @@ void WorkerClient::Impl::disconnected(const std::string& reason) {
   connection_.reset();
   welcomed_ = false;
   heartbeat_.cancel();
+  drain_said_ = false;
   if (over_ || failure_) return;
   if (!told_lost_) {
     logger("worker")->warn("no connection, trying again and again url={} reason=\"{}\"", options_.url.text(), reason);
@@ -568,6 +573,12 @@ void WorkerClient::Impl::on(const protocol::Prune& message) {
 }
 
 void WorkerClient::Impl::on(const protocol::Drain& message) {
+  if (std::exchange(drain_said_, true)) {
+    logger("worker")->info("draining at once reason=\"{}\" held={}", message.reason, held_.held().size());
+    give_back(held_.take_waiting());
+    end_grace();
+    return;
+  }
   if (!leaving_ && !draining_) {
     logger("worker")->info("draining reason=\"{}\" held={}", message.reason, held_.held().size());
     send(protocol::Leaving{"drained"});

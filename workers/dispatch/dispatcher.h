@@ -119,7 +119,7 @@ class Dispatcher {
   /// faster to come back with; they are left to it. What is known already is ignored. Trials of a study that is not known (it was cancelled
   /// or failed while it was taken up) are not queued: workers that came back with them are told to stop, and the store has them back.
   void submit(StudyId study, std::vector<QueuedTrial> trials);
-  /// No more packs; workers finish what they hold, then leave. Holds for workers that come later too.
+  /// No more packs; workers finish what they hold, then leave; said again, they give it back. Holds for workers that come later too.
   void drain_workers(const std::string& reason);
   /// No more packs; what is held may end, and workers stay: they come back to the next daemon. Retrainings are handed back after their epoch.
   void hold(const std::string& reason);

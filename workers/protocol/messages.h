@@ -199,7 +199,7 @@ struct HandBack {
   std::string reason;
   bool operator==(const HandBack&) const = default;
 };
-/// Finish what is held (a retraining is handed back after its epoch), then leave and exit 0.
+/// Finish what is held (a retraining is handed back after its epoch), then leave and exit 0. Again over one connection: give it back at once.
 struct Drain {
   std::string reason;
   bool operator==(const Drain&) const = default;

@@ -805,6 +805,42 @@ TEST_F(WorkerClientPackTest, DrainTrainsWhatWaitsToo) {
   EXPECT_EQ(worker_->end(), "");
 }
 
+TEST_F(WorkerClientPackTest, DrainSaidAgainGivesBackWhatDidNotEnd) {
+  daemon_.send(pack_of({1, 2, 3, 4, 5}));
+  begun(4);
+  daemon_.send(Drain{"enough"});
+  daemon_.expect<Leaving>();
+  daemon_.send(Drain{"enough"});
+  EXPECT_THAT(daemon_.expect<GiveBack>().held, ElementsAre(held(5)));
+  std::set<std::int64_t> back;
+  for (int i = 0; i < 4; ++i) back.insert(daemon_.expect<GiveBack>().held.at(0).trial.value);
+  EXPECT_THAT(back, ElementsAre(1, 2, 3, 4));
+  daemon_.expect_close();
+  EXPECT_EQ(worker_->end(), "");
+}
+
+TEST_F(WorkerClientPackTest, DrainSaidOverAnotherConnectionIsTheFirstOne) {
+  daemon_.send(pack_of({1, 2}));
+  begun(2);
+  daemon_.send(Drain{"enough"});
+  daemon_.expect<Leaving>();
+  daemon_.hang_up();
+  EXPECT_THAT(daemon_.welcome().held.size(), 2u);
+  daemon_.send(Drain{"enough"});
+  trainer_.finish({1, 2});
+  std::set<std::int64_t> results;
+  while (results.size() < 2) {
+    const protocol::Message message = daemon_.receive();
+    ASSERT_FALSE(std::holds_alternative<GiveBack>(message));
+    const auto* end = std::get_if<Result>(&message);
+    if (end == nullptr) continue;
+    results.insert(end->outcome.trial.value);
+    daemon_.send(ack_of(*end));
+  }
+  daemon_.expect_close();
+  EXPECT_EQ(worker_->end(), "");
+}
+
 TEST_F(WorkerClientPackTest, APackGoesOnWithoutAConnection) {
   daemon_.send(pack_of({1, 2, 3, 4, 5}));
   begun(4);

@@ -82,7 +82,7 @@ TEST_F(WorkerProcessTest, ASecondSigintEndsItAtOnce) {
 }
 
 TEST_F(WorkerProcessTest, EverySignalToLeaveIsAlikeAndASecondOneLaterEndsTheGrace) {
-  for (const int signal : {SIGUSR1, SIGUSR2, SIGHUP}) {
+  for (const int signal : {SIGUSR1, SIGUSR2, SIGHUP, SIGPIPE}) {
     Process worker = start("100000");
     daemon_.welcome();
     daemon_.send(pack_of({1}));
