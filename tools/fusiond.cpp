@@ -1,4 +1,8 @@
-#include <cstdio>
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -9,16 +13,123 @@
 
 namespace {
 
-fusion::LoopbackRule rule_named(const std::string& text) {
-  const auto rule = fusion::enum_from_name<fusion::LoopbackRule>(text);
-  if (!rule) throw fusion::ConfigError("--loopback: expected one of " + fusion::enum_choices<fusion::LoopbackRule>() + ", got \"" + text + "\"");
+using namespace fusion;  // NOLINT: a main program
+
+LoopbackRule rule_named(const std::string& text) {
+  const auto rule = enum_from_name<LoopbackRule>(text);
+  if (!rule) throw ConfigError("--loopback: expected one of " + enum_choices<LoopbackRule>() + ", got \"" + text + "\"");
   return *rule;
+}
+
+/// The command line: what is given there wins over the configuration file.
+class DaemonCommand {
+ public:
+  /// The command must outlive `app`.
+  void add_options(CLI::App& app);
+  /// Throws ConfigError or DataError with every problem.
+  DaemonConfig config() const;
+
+ private:
+  void add_places(CLI::App& app);
+  void add_workers(CLI::App& app);
+  void add_security(CLI::App& app);
+  void add_stop_and_logs(CLI::App& app);
+  DaemonConfig file() const;
+
+  /// `member` gives the place of its value in a configuration.
+  template <typename Member>
+  CLI::Option* add(CLI::App& app, const char* name, Member member, const char* help) {
+    CLI::Option* option = app.add_option(name, member(given_), help);
+    options_.emplace_back(option, [this, member](DaemonConfig& config) { member(config) = member(given_); });
+    return option;
+  }
+  template <typename Member>
+  CLI::Option* add_with_default(CLI::App& app, const char* name, Member member, const char* help) {
+    return add(app, name, member, help)->capture_default_str();
+  }
+
+  std::string config_file_, loopback_rule_;
+  std::vector<std::string> roots_;
+  DaemonConfig given_;
+  CLI::Option *lease_ = nullptr, *heartbeat_ = nullptr, *roots_given_ = nullptr, *rule_given_ = nullptr;
+  std::vector<std::pair<CLI::Option*, std::function<void(DaemonConfig&)>>> options_;
+};
+
+void DaemonCommand::add_options(CLI::App& app) {
+  app.add_option("--config", config_file_, "A configuration file (configs/README.md); options on the command line win");
+  add_places(app);
+  add_workers(app);
+  add_security(app);
+  add_stop_and_logs(app);
+}
+
+void DaemonCommand::add_places(CLI::App& app) {
+  add_with_default(app, "--db", [](auto& c) -> auto& { return c.db; }, "The database file; created if absent");
+  add(app, "--artifacts", [](auto& c) -> auto& { return c.artifacts; }, "Folder of what retrainings make [artifacts beside the database]");
+  add_with_default(app, "--listen", [](auto& c) -> auto& { return c.listen; },
+                   "Address and port; port 0 takes a free one. Other addresses than loopback need TLS and tokens");
+  add(app, "--port-file", [](auto& c) -> auto& { return c.port_file; }, "Write the port taken to this file once ready");
+  roots_given_ = app.add_option("--data-root", roots_, "Studies may name files below these folders only [the current folder]");
+}
+
+void DaemonCommand::add_workers(CLI::App& app) {
+  add_with_default(app, "--local-workers", [](auto& c) -> auto& { return c.local_workers; }, "fusion-worker processes to start and keep alive")
+      ->check(CLI::Range(0, 1024));
+  add_with_default(app, "--local-device", [](auto& c) -> auto& { return c.local_device; }, "Their device: cpu, cuda:N, or cuda (spread over all)");
+  add(app, "--worker-program", [](auto& c) -> auto& { return c.worker_program; }, "The worker's program [fusion-worker beside fusiond]");
+  lease_ = add_with_default(app, "--lease-s", [](auto& c) -> auto& { return c.lease_s; }, "A worker silent this many seconds loses its trials");
+  heartbeat_ = add_with_default(app, "--heartbeat-s", [](auto& c) -> auto& { return c.heartbeat_s; }, "How often workers say what they hold");
+  add_with_default(app, "--reconnect-grace-s", [](auto& c) -> auto& { return c.reconnect_grace_s; },
+                   "After a start, how long returning workers may claim their trials");
+}
+
+void DaemonCommand::add_security(CLI::App& app) {
+  add(app, "--tls-certificate", [](auto& c) -> auto& { return c.security.certificate; },
+      "Speak TLS with this certificate (PEM; fusionctl certs makes one)");
+  add(app, "--tls-key", [](auto& c) -> auto& { return c.security.key; }, "Its key (PEM, mode 0600)");
+  add(app, "--tokens", [](auto& c) -> auto& { return c.security.tokens; },
+      "File of tokens, mode 0600 (fusionctl tokens add); read again when it changes");
+  rule_given_ = app.add_option("--loopback", loopback_rule_,
+                               "Who needs no token over loopback: same_user (processes of your own user) or token (nobody) [token]");
+}
+
+void DaemonCommand::add_stop_and_logs(CLI::App& app) {
+  add_with_default(app, "--drain", [](auto& c) -> auto& { return c.drain_s; },
+                   "When it stops: seconds in which results of what is being trained are awaited");
+  add(app, "--log-file", [](auto& c) -> auto& { return c.log.file; }, "Append the log to this file [stderr]; SIGHUP opens it anew");
+  add_with_default(app, "--log-level", [](auto& c) -> auto& { return c.log.level; }, "trace, debug, info, warn, error, off");
+}
+
+DaemonConfig DaemonCommand::file() const {
+  if (config_file_.empty()) return {};
+  const auto document = parse_json_file(config_file_);
+  JsonProblems problems;
+  JsonReader reader(document, config_file_, problems);
+  DaemonConfig config = DaemonConfig::read(reader, {});
+  problems.throw_if_any();
+  return config;
+}
+
+DaemonConfig DaemonCommand::config() const {
+  DaemonConfig config = file();
+  for (const auto& [option, take] : options_) {
+    if (*option) take(config);
+  }
+  if (*roots_given_) config.data_roots.assign(roots_.begin(), roots_.end());
+  if (*rule_given_) config.security.loopback = rule_named(loopback_rule_);
+  if (*lease_ && !*heartbeat_) config.heartbeat_s = std::min(config.heartbeat_s, config.lease_s / 3);
+  // The sum of both sources is held to the same ranges as the file alone.
+  const auto whole = config.to_json();
+  JsonProblems problems;
+  JsonReader reader(whole, "fusiond", problems);
+  DaemonConfig::read(reader, DaemonConfig{});
+  problems.throw_if_any();
+  return config;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  using namespace fusion;  // NOLINT: main only
   keep_freed_megabytes();
   CLI::App app{"fusiond: the daemon of a search for fusion architectures. Proposes trials, leases them to workers, keeps every "
                "architecture and score in SQLite. fusionctl talks to it."};
@@ -26,69 +137,11 @@ int main(int argc, char** argv) {
              "starting it again is right; 2 bad input, each problem on a line: starting it again is no use; 143 or 130 ended at once by a second "
              "SIGTERM or SIGINT. docs/operations.md says more.");
   app.set_version_flag("--version", std::string("fusiond ") + kCodeVersion);
-  std::string config_file, rule;
-  DaemonConfig given;
-  std::vector<std::string> roots;
-  app.add_option("--config", config_file, "A configuration file (configs/README.md); options on the command line win");
-  auto* db = app.add_option("--db", given.db, "The database file; created if absent")->capture_default_str();
-  auto* artifacts = app.add_option("--artifacts", given.artifacts, "Folder of what retrainings make [artifacts beside the database]");
-  auto* listen = app.add_option("--listen", given.listen, "Address and port; port 0 takes a free one. Other addresses than loopback need TLS and tokens")->capture_default_str();
-  auto* port_file = app.add_option("--port-file", given.port_file, "Write the port taken to this file once ready");
-  auto* data_root = app.add_option("--data-root", roots, "Studies may name files below these folders only [the current folder]");
-  auto* workers = app.add_option("--local-workers", given.local_workers, "fusion-worker processes to start and keep alive")
-                      ->check(CLI::Range(0, 1024))
-                      ->capture_default_str();
-  auto* device = app.add_option("--local-device", given.local_device, "Their device: cpu, cuda:N, or cuda (spread over all)")->capture_default_str();
-  auto* program = app.add_option("--worker-program", given.worker_program, "The worker's program [fusion-worker beside fusiond]");
-  auto* lease = app.add_option("--lease-s", given.lease_s, "A worker silent this many seconds loses its trials")->capture_default_str();
-  auto* heartbeat = app.add_option("--heartbeat-s", given.heartbeat_s, "How often workers say what they hold")->capture_default_str();
-  auto* grace = app.add_option("--reconnect-grace-s", given.reconnect_grace_s, "After a start, how long returning workers may claim their trials")
-                    ->capture_default_str();
-  auto* certificate = app.add_option("--tls-certificate", given.security.certificate, "Speak TLS with this certificate (PEM; fusionctl certs makes one)");
-  auto* key = app.add_option("--tls-key", given.security.key, "Its key (PEM, mode 0600)");
-  auto* tokens = app.add_option("--tokens", given.security.tokens, "File of tokens, mode 0600 (fusionctl tokens add); read again when it changes");
-  auto* loopback = app.add_option("--loopback", rule, "Who needs no token over loopback: same_user (processes of your own user) or token (nobody) [token]");
-  auto* drain = app.add_option("--drain", given.drain_s, "When it stops: seconds in which results of what is being trained are awaited")
-                    ->capture_default_str();
-  auto* log_file = app.add_option("--log-file", given.log.file, "Append the log to this file [stderr]; SIGHUP opens it anew");
-  auto* level = app.add_option("--log-level", given.log.level, "trace, debug, info, warn, error, off")->capture_default_str();
+  DaemonCommand command;
+  command.add_options(app);
 
   return run_main("fusiond", app, argc, argv, [&] {
-    DaemonConfig config;
-    if (!config_file.empty()) {
-      const auto document = parse_json_file(config_file);
-      JsonProblems problems;
-      JsonReader reader(document, config_file, problems);
-      config = DaemonConfig::read(reader, config);
-      problems.throw_if_any();
-    }
-    if (*db) config.db = given.db;
-    if (*artifacts) config.artifacts = given.artifacts;
-    if (*listen) config.listen = given.listen;
-    if (*port_file) config.port_file = given.port_file;
-    if (*data_root) config.data_roots.assign(roots.begin(), roots.end());
-    if (*workers) config.local_workers = given.local_workers;
-    if (*device) config.local_device = given.local_device;
-    if (*program) config.worker_program = given.worker_program;
-    if (*lease) config.lease_s = given.lease_s;
-    if (*heartbeat) config.heartbeat_s = given.heartbeat_s;
-    if (*grace) config.reconnect_grace_s = given.reconnect_grace_s;
-    if (*certificate) config.security.certificate = given.security.certificate;
-    if (*key) config.security.key = given.security.key;
-    if (*tokens) config.security.tokens = given.security.tokens;
-    if (*loopback) config.security.loopback = rule_named(rule);
-    if (*drain) config.drain_s = given.drain_s;
-    if (*log_file) config.log.file = given.log.file;
-    if (*level) config.log.level = given.log.level;
-    if (*lease && !*heartbeat) config.heartbeat_s = std::min(config.heartbeat_s, config.lease_s / 3);
-    {
-      // The sum of both sources is held to the same ranges as the file alone.
-      const auto whole = config.to_json();
-      JsonProblems problems;
-      JsonReader reader(whole, "fusiond", problems);
-      DaemonConfig::read(reader, DaemonConfig{});
-      problems.throw_if_any();
-    }
+    const DaemonConfig config = command.config();
     configure_logs(config.log);
     Daemon daemon(config);
     return daemon.run();

@@ -67,74 +67,59 @@ class StackedKernelsTest : public ::testing::TestWithParam<Device> {
   Scene<double> scene_;
 };
 
-/// One product's numbers on the host.
+/// One product's numbers on the host: inputs of every kind of source, side by side.
 struct Given {
+  static constexpr std::int32_t kRows = 41, kFirst = 37, kTap = 35, kHalfTap = 6, kOwn = 5, kInputs = kTap + kHalfTap + kOwn + 1;
+  std::int32_t columns;
+  double share;  // of the taps in float
   std::vector<float> features;
   std::vector<std::uint16_t> halves;
-  std::vector<double> own, weights;
+  std::vector<double> own, weights, upstream;
   std::vector<std::uint32_t> order;
+
+  /// [rows, inputs], as the definition says.
+  std::vector<double> left() const {
+    std::vector<double> all;
+    for (std::int32_t r = 0; r < kRows; ++r) {
+      const std::size_t row = order[static_cast<std::size_t>(kFirst + r)];
+      for (std::size_t c = 0; c < kTap; ++c) all.push_back(share * static_cast<double>(features[row * kTap + c]));
+      for (std::size_t c = 0; c < kHalfTap; ++c) {
+        const std::uint32_t bits = std::uint32_t{halves[row * kHalfTap + c]} << 16;
+        float wide;
+        std::memcpy(&wide, &bits, sizeof wide);
+        all.push_back((1 - share) * static_cast<double>(wide));
+      }
+      for (std::int32_t c = 0; c < kOwn; ++c) all.push_back(own[static_cast<std::size_t>(r * kOwn + c)]);
+      all.push_back(1);
+    }
+    return all;
+  }
 };
 
-TEST_P(StackedKernelsTest, MultipliesWhatSegmentsName) {
-  constexpr std::int32_t kRows = 41, kFirst = 37, kTap = 35, kHalfTap = 6, kOwn = 5;
-  for (const std::int32_t columns : {1, 7, 16, 17, 48, 70}) {
-    SCOPED_TRACE(columns);
-    Given given;
-    for (const double x : numbers(100 * kTap)) given.features.push_back(static_cast<float>(x));
-    for (const double x : numbers(100 * kHalfTap)) {
+class StackedProductTest : public StackedKernelsTest {
+ protected:
+  static std::size_t count(std::int32_t rows, std::int32_t columns) { return static_cast<std::size_t>(rows * columns); }
+  static double at(const std::vector<double>& matrix, std::int32_t stride, std::int32_t r, std::int32_t c) {
+    return matrix[static_cast<std::size_t>(r * stride + c)];
+  }
+  Given given(std::int32_t columns, double share) {
+    Given given{columns, share, {}, {}, {}, {}, {}, {}};
+    for (const double x : numbers(100 * Given::kTap)) given.features.push_back(static_cast<float>(x));
+    for (const double x : numbers(100 * Given::kHalfTap)) {
       const auto wide = static_cast<float>(x);
       std::uint32_t bits;
       std::memcpy(&bits, &wide, sizeof bits);
       given.halves.push_back(static_cast<std::uint16_t>(bits >> 16));
     }
-    given.own = numbers(kRows * kOwn);
-    constexpr std::int32_t kInputs = kTap + kHalfTap + kOwn + 1;
-    given.weights = numbers(static_cast<std::size_t>(kInputs * columns));
+    given.own = numbers(Given::kRows * Given::kOwn);
+    given.weights = numbers(count(Given::kInputs, columns));
+    given.upstream = numbers(count(Given::kRows, columns));
     for (std::uint32_t r = 0; r < 100; ++r) given.order.push_back((r * 37 + 11) % 100);
-    cohort_.order = put(given.order);
-    scene_.cohorts = put<Cohort<double>>({cohort_});
-    const double alpha = 0.3, s = 1 / (1 + std::exp(-alpha));
-
-    std::vector<double> left;  // [rows, inputs]
-    for (std::int32_t r = 0; r < kRows; ++r) {
-      const std::size_t row = given.order[static_cast<std::size_t>(kFirst + r)];
-      for (std::size_t c = 0; c < kTap; ++c) left.push_back(s * static_cast<double>(given.features[row * kTap + c]));
-      for (std::size_t c = 0; c < kHalfTap; ++c) {
-        const std::uint32_t bits = std::uint32_t{given.halves[row * kHalfTap + c]} << 16;
-        float wide;
-        std::memcpy(&wide, &bits, sizeof wide);
-        left.push_back((1 - s) * static_cast<double>(wide));
-      }
-      for (std::int32_t c = 0; c < kOwn; ++c) left.push_back(given.own[static_cast<std::size_t>(r * kOwn + c)]);
-      left.push_back(1);
-    }
-    const auto at = [](const std::vector<double>& matrix, std::int32_t stride, std::int32_t r, std::int32_t c) {
-      return matrix[static_cast<std::size_t>(r * stride + c)];
-    };
-
-    const double* const alpha_there = put<double>({alpha});
-    const std::vector<Segment<double>> segments{
-        {put(given.features), kTap, kTap, 0, Source::float32, Share::first, alpha_there},
-        {put(given.halves), kHalfTap, kHalfTap, kTap, Source::bfloat16, Share::others, alpha_there},
-        {put(given.own), kOwn, kOwn, kTap + kHalfTap, Source::numbers, Share::none, nullptr},
-        {nullptr, 0, 1, kInputs - 1, Source::ones, Share::none, nullptr}};
-    const std::vector<double> upstream = numbers(static_cast<std::size_t>(kRows * columns));
-    const double* const upstream_there = put(upstream);
-    const double* const weights = put(given.weights);
-    double* const out = put(std::vector<double>(static_cast<std::size_t>(kRows * columns)));
-    double* const gradient = put(std::vector<double>(static_cast<std::size_t>(kInputs * columns)));
-    double* const down = put(std::vector<double>(kRows * kOwn));
-    double* const untouched = put(std::vector<double>(static_cast<std::size_t>(kRows * columns), 4.0));
-    std::vector<ProductTask<double>> tasks{
-        {ProductKind::forward, 0, 0, 0, 4, columns, 0, nullptr, weights, out},
-        {ProductKind::forward, 1, 0, 0, 4, columns, 0, nullptr, weights, untouched},  // of a trial that is not live
-        {ProductKind::input_gradient, 0, 0, 0, 1, kOwn, columns, upstream_there, weights + (kTap + kHalfTap) * columns, down}};
-    for (std::int32_t i = 0; i < 4; ++i) {
-      tasks.push_back({ProductKind::weight_gradient, 0, 0, i, 1, columns, 0, nullptr, upstream_there,
-                       gradient + segments[static_cast<std::size_t>(i)].weight_row * columns});
-    }
-    std::vector<BlockRef> narrow, wide;
-    for (std::size_t t = 0; t < tasks.size(); ++t) {  // both kinds of blocks in turn, and more of them than needed
+    return given;
+  }
+  /// Both kinds of blocks in turn, and more of them than needed.
+  static void spread(const std::vector<ProductTask<double>>& tasks, std::int32_t columns, std::vector<BlockRef>& narrow, std::vector<BlockRef>& wide) {
+    for (std::size_t t = 0; t < tasks.size(); ++t) {
       const bool in_wide = (t + static_cast<std::size_t>(columns)) % 2 == 0;
       for (std::int32_t r = 0; r < 96; r += in_wide ? 64 : 32) {
         for (std::int32_t c = 0; c < tasks[t].columns; c += in_wide ? 64 : 16) {
@@ -142,37 +127,68 @@ TEST_P(StackedKernelsTest, MultipliesWhatSegmentsName) {
         }
       }
     }
-    backend_->product({put(tasks), put(segments), static_cast<std::int32_t>(tasks.size()), put(narrow),
-                       static_cast<std::int32_t>(narrow.size()), put(wide), static_cast<std::int32_t>(wide.size())},
+  }
+  void run(const std::vector<ProductTask<double>>& tasks, const std::vector<Segment<double>>& segments, std::int32_t columns) {
+    std::vector<BlockRef> narrow, wide;
+    spread(tasks, columns, narrow, wide);
+    backend_->product({put(tasks), put(segments), static_cast<std::int32_t>(tasks.size()), put(narrow), static_cast<std::int32_t>(narrow.size()),
+                       put(wide), static_cast<std::int32_t>(wide.size())},
                       scene_);
-
-    const auto got = get(out, static_cast<std::size_t>(kRows * columns));
-    for (std::int32_t r = 0; r < kRows; ++r) {
+  }
+  /// got[r, c] is the sum of `term(r, c, k)` over `terms` k's.
+  template <typename Term>
+  void expect_sums(const double* there, std::int32_t rows, std::int32_t columns, std::int32_t terms, Term term) {
+    const std::vector<double> got = get(there, count(rows, columns));
+    for (std::int32_t r = 0; r < rows; ++r) {
       for (std::int32_t c = 0; c < columns; ++c) {
         double sum = 0;
-        for (std::int32_t k = 0; k < kInputs; ++k) sum += at(left, kInputs, r, k) * at(given.weights, columns, k, c);
+        for (std::int32_t k = 0; k < terms; ++k) sum += term(r, c, k);
         ASSERT_NEAR(at(got, columns, r, c), sum, 1e-12) << r << " " << c;
       }
     }
-    const auto got_gradient = get(gradient, static_cast<std::size_t>(kInputs * columns));
-    for (std::int32_t k = 0; k < kInputs; ++k) {
-      for (std::int32_t c = 0; c < columns; ++c) {
-        double sum = 0;
-        for (std::int32_t r = 0; r < kRows; ++r) sum += at(left, kInputs, r, k) * at(upstream, columns, r, c);
-        ASSERT_NEAR(at(got_gradient, columns, k, c), sum, 1e-12) << k << " " << c;
-      }
-    }
-    const auto got_down = get(down, kRows * kOwn);
-    for (std::int32_t r = 0; r < kRows; ++r) {
-      for (std::int32_t k = 0; k < kOwn; ++k) {
-        double sum = 0;
-        for (std::int32_t c = 0; c < columns; ++c) {
-          sum += at(upstream, columns, r, c) * at(given.weights, columns, kTap + kHalfTap + k, c);
-        }
-        ASSERT_NEAR(at(got_down, kOwn, r, k), sum, 1e-12) << r << " " << k;
-      }
-    }
-    EXPECT_THAT(get(untouched, static_cast<std::size_t>(kRows * columns)), ::testing::Each(4.0));
+  }
+  void expect_products(std::int32_t columns);
+};
+
+void StackedProductTest::expect_products(std::int32_t columns) {
+  constexpr std::int32_t kRows = Given::kRows, kTap = Given::kTap, kHalfTap = Given::kHalfTap, kOwn = Given::kOwn, kInputs = Given::kInputs;
+  const double alpha = 0.3;
+  const Given host = given(columns, 1 / (1 + std::exp(-alpha)));
+  cohort_.order = put(host.order);
+  scene_.cohorts = put<Cohort<double>>({cohort_});
+  const double* const alpha_there = put<double>({alpha});
+  const std::vector<Segment<double>> segments{{put(host.features), kTap, kTap, 0, Source::float32, Share::first, alpha_there},
+                                              {put(host.halves), kHalfTap, kHalfTap, kTap, Source::bfloat16, Share::others, alpha_there},
+                                              {put(host.own), kOwn, kOwn, kTap + kHalfTap, Source::numbers, Share::none, nullptr},
+                                              {nullptr, 0, 1, kInputs - 1, Source::ones, Share::none, nullptr}};
+  const double* const upstream = put(host.upstream);
+  const double* const weights = put(host.weights);
+  double* const out = put(std::vector<double>(count(kRows, columns)));
+  double* const gradient = put(std::vector<double>(count(kInputs, columns)));
+  double* const down = put(std::vector<double>(count(kRows, kOwn)));
+  double* const untouched = put(std::vector<double>(count(kRows, columns), 4.0));
+  std::vector<ProductTask<double>> tasks{
+      {ProductKind::forward, 0, 0, 0, 4, columns, 0, nullptr, weights, out},
+      {ProductKind::forward, 1, 0, 0, 4, columns, 0, nullptr, weights, untouched},  // of a trial that is not live
+      {ProductKind::input_gradient, 0, 0, 0, 1, kOwn, columns, upstream, weights + (kTap + kHalfTap) * columns, down}};
+  for (std::int32_t i = 0; i < 4; ++i) {
+    double* const rows = gradient + segments[static_cast<std::size_t>(i)].weight_row * columns;
+    tasks.push_back({ProductKind::weight_gradient, 0, 0, i, 1, columns, 0, nullptr, upstream, rows});
+  }
+  run(tasks, segments, columns);
+
+  const std::vector<double> left = host.left();
+  expect_sums(out, kRows, columns, kInputs, [&](auto r, auto c, auto k) { return at(left, kInputs, r, k) * at(host.weights, columns, k, c); });
+  expect_sums(gradient, kInputs, columns, kRows, [&](auto r, auto c, auto k) { return at(left, kInputs, k, r) * at(host.upstream, columns, k, c); });
+  expect_sums(down, kRows, kOwn, columns,
+              [&](auto r, auto c, auto k) { return at(host.upstream, columns, r, k) * at(host.weights, columns, kTap + kHalfTap + c, k); });
+  EXPECT_THAT(get(untouched, count(kRows, columns)), ::testing::Each(4.0));
+}
+
+TEST_P(StackedProductTest, MultipliesWhatSegmentsName) {
+  for (const std::int32_t columns : {1, 7, 16, 17, 48, 70}) {
+    SCOPED_TRACE(columns);
+    expect_products(columns);
   }
 }
 
@@ -333,6 +349,8 @@ TEST_P(StackedKernelsTest, SumsTheGradientOfAShare) {
 
 INSTANTIATE_TEST_SUITE_P(Cpu, StackedKernelsTest, ::testing::Values(Device::torch, Device::blocks), name_of_device);
 INSTANTIATE_TEST_SUITE_P(Gpu, StackedKernelsTest, ::testing::Values(Device::gpu), name_of_device);
+INSTANTIATE_TEST_SUITE_P(Cpu, StackedProductTest, ::testing::Values(Device::torch, Device::blocks), name_of_device);
+INSTANTIATE_TEST_SUITE_P(Gpu, StackedProductTest, ::testing::Values(Device::gpu), name_of_device);
 
 }  // namespace
 }  // namespace fusion::stacked
