@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::string_view kWorkerPath = "/api/v1/worker";
 constexpr std::string_view kBlobs = "/api/v1/blobs/";
+constexpr std::string_view kRetrainings = "/api/v1/retrainings/";
 
 bool reads(std::string_view method) { return method == "GET" || method == "HEAD"; }
 
@@ -18,8 +19,17 @@ bool is_public(std::string_view method, std::string_view path) {
   return reads(method) && (path == "/api/v1/health" || path == "/healthz" || path == "/readyz");
 }
 
+/// "/api/v1/retrainings/<id>/files" and what is below it.
+bool is_of_retraining_files(std::string_view path) {
+  if (!path.starts_with(kRetrainings)) return false;
+  path.remove_prefix(kRetrainings.size());
+  const std::size_t slash = path.find('/');
+  const std::string_view rest = slash == std::string_view::npos ? std::string_view() : path.substr(slash);
+  return rest == "/files" || rest.starts_with("/files/");
+}
+
 bool allows(Role role, std::string_view method, std::string_view path) {
-  if (path == kWorkerPath) return role == Role::worker;
+  if (path == kWorkerPath || is_of_retraining_files(path)) return role == Role::worker;
   if (role == Role::worker) return reads(method) && path.starts_with(kBlobs);
   if (role == Role::submit) return true;
   return reads(method) || (method == "POST" && path == "/api/v1/query");
@@ -29,7 +39,7 @@ std::string what_role_may(Role role) {
   switch (role) {
     case Role::read: return "it may read";
     case Role::submit: return "it may read and submit, but not work";
-    case Role::worker: return "it may open /api/v1/worker and fetch /api/v1/blobs/...";
+    case Role::worker: return "it may open /api/v1/worker, fetch /api/v1/blobs/... and use the files of its retraining";
   }
   return "";
 }

@@ -42,8 +42,8 @@ struct Admission {
 
 /// Closed by default: decides of each request whether it is let in (docs/security.md has the table of roles).
 ///
-/// `/api/v1/health`, `/healthz` and `/readyz` are for everybody. `/api/v1/worker` is for the role worker, which may fetch
-/// `/api/v1/blobs/...` too and nothing else. GET, HEAD and `POST /api/v1/query` (one statement, read-only) are for read and submit, everything
+/// `/api/v1/health`, `/healthz` and `/readyz` are for everybody. `/api/v1/worker` and `/api/v1/retrainings/<id>/files` are for the role worker alone, which
+/// may fetch `/api/v1/blobs/...` too and nothing else. GET, HEAD and `POST /api/v1/query` (one statement, read-only) are for read and submit, everything
 /// else for submit. The daemon's own user over loopback may all of it, if the rule is `same_user`. Without a tokens file no token is
 /// looked at. Lives on the I/O thread.
 class Access {

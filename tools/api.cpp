@@ -39,7 +39,7 @@ void scale_rate(json& study) {
 
 }  // namespace
 
-void Api::handle(const HttpRequest& request, std::function<void(HttpResponse)> respond) {
+void Api::handle(HttpRequest request, std::function<void(HttpResponse)> respond) {
   std::vector<std::string> path = split(request.path);
   respond = [route = route_of(request.method, path), respond = std::move(respond)](HttpResponse response) {
     if (response.route.empty()) response.route = route;
@@ -50,8 +50,8 @@ void Api::handle(const HttpRequest& request, std::function<void(HttpResponse)> r
     if (route_operations(request, path, respond)) return;
     if (path.size() >= 2 && path[0] == "api" && path[1] == "v1") {
       path.erase(path.begin(), path.begin() + 2);
-      if (route_studies(request, path, respond) || route_retrainings(request, path, respond) || route_blobs(request, path, respond) ||
-          route_rest(request, path, respond)) return;
+      if (parts_.files.handle(request, path, respond) || route_studies(request, path, respond) || route_retrainings(request, path, respond) ||
+          route_blobs(request, path, respond) || route_rest(request, path, respond)) return;
     }
     HttpResponse unknown = refusal(404, std::vector<std::string>{request.method + " " + request.path +
                                                                  ": there is no such address; docs/protocol.md lists them all"});

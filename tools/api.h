@@ -13,6 +13,7 @@
 #include "tools/backup_host.h"
 #include "tools/blob_table.h"
 #include "tools/reader_pool.h"
+#include "tools/retraining_files.h"
 #include "tools/retraining_host.h"
 #include "tools/study_host.h"
 #include "workers/dispatch/dispatcher.h"
@@ -29,6 +30,7 @@ class Api {
     ReaderPool& readers;
     StudyHost& studies;
     RetrainingHost& retrainings;
+    RetrainingFiles& files;
     Dispatcher& dispatcher;
     BackupHost& backups;
     GroupCommit& store;
@@ -42,7 +44,7 @@ class Api {
   };
   explicit Api(Parts parts) : parts_(std::move(parts)) {}
 
-  void handle(const HttpRequest& request, std::function<void(HttpResponse)> respond);
+  void handle(HttpRequest request, std::function<void(HttpResponse)> respond);
 
  private:
   using Respond = std::function<void(HttpResponse)>;

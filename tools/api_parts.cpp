@@ -42,8 +42,9 @@ std::vector<std::string> split(const std::string& path) {
 
 std::string route_of(const std::string& method, const std::vector<std::string>& path) {
   static const std::map<std::string, std::string> kNamedBy{
-      {"studies", "/:id"}, {"trials", "/:id"}, {"retrainings", "/:id"}, {"artifacts", "/:name"}, {"blobs", "/:digest"}};
-  if (method != "GET" && method != "HEAD" && method != "POST") return "other";
+      {"studies", "/:id"}, {"trials", "/:id"}, {"retrainings", "/:id"}, {"artifacts", "/:name"}, {"blobs", "/:digest"}, {"files", "/:name"}};
+  const bool of_file = (method == "PUT" || method == "DELETE") && path.size() > 1 && path[path.size() - 2] == "files";
+  if (method != "GET" && method != "HEAD" && method != "POST" && !of_file) return "other";
   std::string route = method + " ";
   for (std::size_t i = 0; i < path.size(); ++i) {
     const auto before = i == 0 ? kNamedBy.end() : kNamedBy.find(path[i - 1]);

@@ -17,6 +17,7 @@
 #include "tools/backup_host.h"
 #include "tools/pool_token.h"
 #include "tools/reader_pool.h"
+#include "tools/retraining_files.h"
 #include "tools/retraining_host.h"
 #include "tools/service_notice.h"
 #include "tools/study_host.h"
@@ -96,6 +97,7 @@ struct Daemon::Impl {
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<StudyHost> studies;
   std::unique_ptr<RetrainingHost> retrainings;
+  std::unique_ptr<RetrainingFiles> files;
   std::unique_ptr<ReaderPool> readers;
   std::unique_ptr<BackupHost> backups;
   std::unique_ptr<Api> api;
@@ -143,9 +145,10 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   dispatcher = std::make_unique<Dispatcher>(io, *store, clock, std::move(options));
   studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, config.db);
   retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);
+  files = std::make_unique<RetrainingFiles>(io, *dispatcher, config.uploads);
   readers = std::make_unique<ReaderPool>(config.db, config.reader_threads, &gate);
   backups = std::make_unique<BackupHost>(io.get_executor(), config.db);
-  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *dispatcher, *backups, *store, config.db, clock.steady(),
+  api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *files, *dispatcher, *backups, *store, config.db, clock.steady(),
                                          config.data_roots, [this](bool drain) { stop(drain, "asked for over HTTP"); }, [this] { return not_ready(); },
                                          [this] { return server->counts(); },
                                          [this] { return pools ? pools->to_json() : nlohmann::json::array(); }});
@@ -168,8 +171,8 @@ void Daemon::Impl::serve(const std::string& address, std::uint16_t port, std::sh
   options.port = port;
   options.tls = std::move(tls);
   options.access = access.get();
-  server = std::make_unique<Server>(io, options, *dispatcher, [this](const HttpRequest& request, std::function<void(HttpResponse)> respond) {
-    api->handle(request, std::move(respond));
+  server = std::make_unique<Server>(io, options, *dispatcher, [this](HttpRequest request, std::function<void(HttpResponse)> respond) {
+    api->handle(std::move(request), std::move(respond));
   });
 }
 
@@ -296,6 +299,7 @@ bool Daemon::Impl::recall_workers() {
 void Daemon::Impl::end_workers() {
   const auto stop_serving = [this] {
     server->stop();
+    files->stop();
     dispatcher->stop();
     io.stop();  // run() gives what is left its time
   };

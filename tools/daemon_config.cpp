@@ -39,6 +39,8 @@ DaemonConfig DaemonConfig::read(JsonReader& reader, DaemonConfig c) {
   c.security = SecurityConfig::read(reader, c.security);
   JsonReader limits = reader.object("limits");
   c.limits = Limits::read(limits, c.limits);
+  JsonReader uploads = reader.object("uploads");
+  c.uploads = UploadLimits::read(uploads, c.uploads);
   JsonReader wal = reader.object("wal");
   c.wal = LogLimits::read(wal, c.wal);
   c.drain_s = reader.number("drain_s", 0, 86'400, c.drain_s);
@@ -74,6 +76,7 @@ nlohmann::json DaemonConfig::to_json() const {
           {"drain_s", drain_s},
           {"log", {{"level", log.level}, {"file", log.file}, {"max_mb", log.max_mb}, {"files", log.files}, {"json", log.json}}},
           {"limits", limits.to_json()},
+          {"uploads", uploads.to_json()},
           {"wal", wal.to_json()},
           {"pools", pools_json(pools)},
           {"slurm", slurm.to_json()}};

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "security/security_config.h"
 #include "store/log_keeper.h"
+#include "tools/received_folder.h"
 #include "workers/dispatch/limits.h"
 #include "workers/launch/pool_options.h"
 
@@ -34,6 +35,7 @@ struct DaemonConfig {
   LogOptions log;                             ///< `log`; its level may also stand as `log_level`
   SecurityConfig security;                    ///< keys tls, tokens, loopback
   Limits limits;                              ///< key limits
+  UploadLimits uploads;                       ///< what workers may send of retrainings
   LogLimits wal;                              ///< when the database's write-ahead log is moved into the file
   std::vector<PoolOptions> pools;             ///< workers by launcher; `local_workers` are one more
   SlurmTimes slurm;

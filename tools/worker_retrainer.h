@@ -5,13 +5,15 @@
 
 #include "tools/lost_device.h"
 #include "workers/client/dataset_source.h"
+#include "workers/client/retraining_folder.h"
 #include "workers/client/retraining_session.h"
 
 namespace fusion {
 
 /// What a worker does with a retraining: hands the job to `retrain` (workers/train/retrain.h) with TorchScript export (workers/train/export_model.h)
 /// as its last artifact, and its reports to the session. One for several processes goes to as many ranks (tools/rank_team.h), each on a GPU of its own,
-/// from the worker's on, or all on the CPU. Used by the training thread only.
+/// from the worker's on, or all on the CPU. On a host that does not share the daemon's artifacts folder what it makes is sent there
+/// (workers/client/retraining_folder.h). Used by the training thread only.
 class WorkerRetrainer {
  public:
   /// `source` must outlive it.
@@ -21,9 +23,8 @@ class WorkerRetrainer {
   void operator()(RetrainingSession& session) const;
 
  private:
-  DatasetSource::Located locate(const RetrainingSession& session) const;
-  RetrainingOutcome alone(const RetrainingJob& job, RetrainingSession& session) const;
-  RetrainingOutcome with_ranks(const RetrainingJob& job, RetrainingSession& session) const;
+  RetrainingOutcome alone(const RetrainingJob& job, RetrainingSession& session, RetrainingFolder& folder) const;
+  RetrainingOutcome with_ranks(const RetrainingJob& job, RetrainingSession& session, RetrainingFolder& folder) const;
 
   std::string device_;
   DatasetSource& source_;

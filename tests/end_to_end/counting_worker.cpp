@@ -8,9 +8,10 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "workers/client/retraining_folder.h"
 #include "workers/client/worker_client.h"
 
-// counting_worker URL NAME: a worker without LibTorch. Its retraining is a state machine of one number: each epoch takes a while, adds the epoch's
+// counting_worker URL NAME [CACHE]: a worker without LibTorch; with CACHE as on a host that shares no folder with the daemon. Its retraining is a state machine of one number: each epoch takes a while, adds the epoch's
 // number to a sum, writes a checkpoint and reports. The model is a file with the sum, so that an epoch that was left out or counted twice shows.
 namespace {
 
@@ -35,6 +36,13 @@ RetrainingEpoch report_of(const Checkpoint& at) {
 Artifact write_artifact(const std::filesystem::path& file, const std::string& text) {
   write_atomically(file, text);
   return {file.filename().string(), file.string(), static_cast<std::int64_t>(text.size()), sha256_of(text)};
+}
+
+RetrainingOutcome ended(Outcome how, const std::string& error) {
+  RetrainingOutcome outcome;
+  outcome.outcome = how;
+  outcome.error = error;
+  return outcome;
 }
 
 RetrainingOutcome finished(const RetrainingJob& job, const Checkpoint& at) {
@@ -64,20 +72,21 @@ bool train_epoch(RetrainingSession& session, int epoch) {
   return true;
 }
 
-void retrain(RetrainingSession& session) {
-  const RetrainingJob& job = session.job();
+/// `written` is called after each checkpoint.
+RetrainingOutcome retrain(const RetrainingJob& job, RetrainingSession& session, const std::function<void()>& written) {
   const std::filesystem::path file = std::filesystem::path(job.folder) / "checkpoint.json";
   Checkpoint at = read_checkpoint(file);
   if (at.epoch > 0) session.on_epoch(report_of(at));
   while (at.epoch < job.options.total_epochs()) {
-    if (session.hand_back().stop_requested()) return session.on_end(Outcome::preempted, "handed back");
-    if (!train_epoch(session, at.epoch + 1)) return session.on_end(Outcome::cancelled, "told to stop");
+    if (session.hand_back().stop_requested()) return ended(Outcome::preempted, "handed back");
+    if (!train_epoch(session, at.epoch + 1)) return ended(Outcome::cancelled, "told to stop");
     ++at.epoch;
     at.sum += at.epoch;
     write_atomically(file, nlohmann::json{{"epoch", at.epoch}, {"sum", at.sum}}.dump());
+    written();
     session.on_epoch(report_of(at));
   }
-  session.on_end(finished(job, at));
+  return finished(job, at);
 }
 
 void no_trials(PackSession& session) { session.end_rest(Outcome::failed, "this worker only retrains"); }
@@ -91,7 +100,18 @@ int main(int argc, char** argv) {
   options.name = argc > 2 ? argv[2] : "";
   options.backoff_max = 500ms;
   try {
-    WorkerClient(options, no_trials, retrain).run();
+    DatasetSourceOptions far;
+    far.use = BlobUse::always;
+    far.cache = argc > 3 ? argv[3] : "";
+    far.fetcher.url = options.url;
+    far.fetcher.silence = 5s;
+    const auto beside = [](RetrainingSession& session) { session.on_end(retrain(session.job(), session, [] {})); };
+    const auto elsewhere = [&far](RetrainingSession& session) {
+      retrain_in_folder(far, session, [&session](const RetrainingJob& job, RetrainingFolder& folder) {
+        return retrain(job, session, [&folder] { folder.offer(); });
+      });
+    };
+    WorkerClient(options, no_trials, argc > 3 ? RetrainFunction(elsewhere) : RetrainFunction(beside)).run();
     return 0;
   } catch (const Error& error) {
     std::fprintf(stderr, "counting_worker: %s\n", error.what());

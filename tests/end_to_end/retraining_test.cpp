@@ -24,6 +24,19 @@ class RetrainingTest : public testing::FoundTrialTest {
   std::unique_ptr<Process> worker(const std::string& name) {
     return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, system.url(), name}, system.options());
   }
+  /// One that shares no folder with the daemon; each name is a host of its own.
+  std::unique_ptr<Process> far_worker(const std::string& name) {
+    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, system.url(), name, cache_of(name).string()}, system.options());
+  }
+  std::filesystem::path cache_of(const std::string& name) { return system.folder() / ("cache-" + name); }
+  std::filesystem::path folder_of(std::int64_t id) {
+    return system.sql("select folder from retrainings where id = " + std::to_string(id))[0][0].get<std::string>();
+  }
+  /// The epoch whose checkpoint the daemon has.
+  void wait_for_checkpoint(std::int64_t id, int epoch) {
+    const auto file = folder_of(id) / "checkpoint.json";
+    system.wait_until([&] { return std::filesystem::exists(file) && json::parse(read_text(file)).at("epoch") >= epoch; });
+  }
   std::int64_t retrain(std::vector<std::string> more = {}) {
     more.insert(more.end(), {"--epochs", std::to_string(kEpochs - 1), "--head", "mmtm"});
     return FoundTrialTest::retrain(more);
@@ -81,6 +94,67 @@ TEST_F(RetrainingTest, WorkersKilledAtSeveralEpochsCostAtMostTheEpochTheyWereIn)
   EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome = 'lost'")[0][0], 3);
   EXPECT_EQ(system.sql("select max(n) from (select count(*) as n from retraining_epochs group by epoch)")[0][0], 2)
       << "what is repeated is the last epoch before a kill";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, WorkersThatShareNoFolderAreKilledAndOthersGoOnFromWhatTheySent) {
+  const std::int64_t id = retrain();
+  for (const int epoch : {1, 3, 6}) {
+    const std::string name = "victim" + std::to_string(epoch);
+    const auto victim = far_worker(name);
+    wait_for_checkpoint(id, epoch);
+    EXPECT_FALSE(std::filesystem::is_empty(cache_of(name) / "retrainings"));
+    victim->signal(SIGKILL);
+    victim->wait(std::chrono::seconds(10));
+  }
+  const auto heir = far_worker("heir");
+  wait_for_completion(id);
+  expect_whole(id);
+  EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome = 'lost'")[0][0], 3);
+  for (const json& row : system.sql("select path from artifacts")) EXPECT_EQ(std::filesystem::path(row[0].get<std::string>()).parent_path(), folder_of(id));
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id), "-o", "model.pt"}).status, 0);
+  EXPECT_EQ(read_text(system.folder() / "model.pt"), "sum " + std::to_string(kSum));
+  heir->signal(SIGTERM);
+  EXPECT_EQ(heir->wait(std::chrono::seconds(60)), 0) << heir->err();
+  EXPECT_FALSE(std::filesystem::exists(cache_of("heir") / "retrainings" / (folder_of(id).filename().string() + ".4")));
+  const std::int64_t next = retrain();
+  const auto again = far_worker("victim1");
+  wait_for_completion(next);
+  EXPECT_FALSE(std::filesystem::exists(cache_of("victim1") / "retrainings" / (folder_of(id).filename().string() + ".1"))) << "what a kill left is cleared away";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, AWorkerThatSharesNoFolderAndWokeTooLateChangesNothing) {
+  const std::int64_t id = retrain();
+  const auto sleeper = far_worker("sleeper");
+  wait_for_checkpoint(id, 2);
+  sleeper->signal(SIGSTOP);
+  const auto heir = far_worker("heir");
+  system.wait_until([&] { return system.sql("select count(*) from retraining_attempts")[0][0] == 2; });
+  sleeper->signal(SIGCONT);
+  wait_for_completion(id);
+  expect_whole(id);
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id), "-o", "model.pt"}).status, 0);
+  EXPECT_EQ(read_text(system.folder() / "model.pt"), "sum " + std::to_string(kSum));
+  const std::int64_t other = retrain();
+  wait_for_completion(other);  // one of them is free for it
+  EXPECT_TRUE(sleeper->running());
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, TheDaemonKilledWhileAFarWorkerSendsLosesNothing) {
+  const std::int64_t id = retrain();
+  const std::string address = system.url().substr(7);
+  const auto faithful = far_worker("faithful");
+  for (const int epoch : {1, 4, 7}) {
+    wait_for_checkpoint(id, epoch);
+    system.kill_daemon();
+    system.start(0, {{"--listen", address}, {"--reconnect-grace-s", "20"}, {"--lease-s", "20"}});
+  }
+  wait_for_completion(id);
+  expect_whole(id);
+  EXPECT_EQ(system.ctl({"export", "--retraining", std::to_string(id), "-o", "model.pt"}).status, 0);
+  EXPECT_EQ(read_text(system.folder() / "model.pt"), "sum " + std::to_string(kSum));
   EXPECT_EQ(system.stop(), 0);
 }
 

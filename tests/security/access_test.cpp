@@ -61,7 +61,10 @@ TEST(AccessTest, EachRoleMayWhatItIsForAndNothingElse) {
                         {"DELETE", "/api/v1/query", 403, 0, 403},     {"POST", "/api/v1/query/", 403, 0, 403},
                         {"GET", "/api/v1/worker", 403, 403, 0},       {"GET", "/api/v1/blobs/ab", 0, 0, 0},
                         {"PUT", "/api/v1/blobs/ab", 403, 0, 403},     {"GET", "/api/v1/blobs", 0, 0, 403},
-                        {"GET", "/api/v1/worker/x", 0, 0, 403},       {"GET", "/api/v1/health", 0, 0, 0}};
+                        {"GET", "/api/v1/worker/x", 0, 0, 403},       {"GET", "/api/v1/health", 0, 0, 0},
+                        {"GET", "/api/v1/retrainings/1/files", 403, 403, 0}, {"PUT", "/api/v1/retrainings/1/files/a", 403, 403, 0},
+                        {"GET", "/api/v1/retrainings/1", 0, 0, 403},         {"GET", "/api/v1/retrainings/1/filesx", 0, 0, 403},
+                        {"POST", "/api/v1/retrainings/files/1", 403, 0, 403}};
   for (const Case& c : cases) {
     for (const Peer& peer : {kOwner, kNetwork}) {
       EXPECT_EQ(access.admit(read, c.method, c.path, peer).refused, c.read) << c.method << " " << c.path;

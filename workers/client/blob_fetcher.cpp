@@ -8,7 +8,6 @@
 #include <charconv>
 #include <cstring>
 #include <exception>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -19,6 +18,7 @@
 #include "base/version.h"
 #include "security/stream.h"
 #include "security/tls.h"
+#include "workers/client/daemon_http.h"
 #include "workers/client/worker_condition.h"
 
 namespace fusion {
@@ -31,17 +31,6 @@ using std::chrono::steady_clock;
 constexpr milliseconds kLook{100};
 constexpr std::size_t kPiece = 256u << 10;
 constexpr std::uint64_t kLongestProblem = 64u << 10;
-
-/// Sentences of an error's body (docs/protocol.md); empty if it has none.
-std::string problems_of(const std::string& body) {
-  const auto document = nlohmann::json::parse(body, nullptr, false);
-  std::string text;
-  if (!document.is_object() || !document.contains("error") || !document["error"].is_object()) return text;
-  for (const auto& problem : document["error"].value("problems", nlohmann::json::array())) {
-    if (problem.is_string()) text += (text.empty() ? "" : "; ") + problem.get<std::string>();
-  }
-  return text;
-}
 
 /// Of "bytes 100-199/1000": where the part begins and how long the whole is.
 std::optional<std::pair<std::uint64_t, std::uint64_t>> read_content_range(std::string_view text) {
@@ -90,7 +79,7 @@ struct BlobFetcher::Attempt {
   Stream stream;
   beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
-  std::string digest;
+  const Source* source = nullptr;
   int file = -1;
   const Hooks* hooks = nullptr;
   std::uint64_t have = 0, received = 0;
@@ -108,14 +97,14 @@ asio::awaitable<void> BlobFetcher::Attempt::connect() {
 
 asio::awaitable<void> BlobFetcher::Attempt::run() {
   co_await connect();
-  const std::string target = options.url.prefix + "/api/v1/blobs/" + digest;
+  const std::string target = options.url.prefix + source->target;
   http::request<http::empty_body> request(http::verb::get, target, 11);
   request.set(http::field::host, options.url.authority());
   request.set(http::field::user_agent, std::string("fusion-worker/") + kCodeVersion);
   if (!options.token.empty()) request.set(http::field::authorization, "Bearer " + options.token);
   if (have > 0) {
     request.set(http::field::range, "bytes=" + std::to_string(have) + "-");
-    request.set(http::field::if_range, "\"" + digest + "\"");
+    if (!source->tag.empty()) request.set(http::field::if_range, "\"" + source->tag + "\"");
   }
   request.keep_alive(false);
   stream.transport().expires_after(options.silence);
@@ -176,8 +165,7 @@ asio::awaitable<void> BlobFetcher::Attempt::read_problem() {
   boost::system::error_code ended;
   co_await http::async_read(stream, buffer, parser, asio::redirect_error(asio::use_awaitable, ended));
   body.resize(body.size() - parser.get().body().size);
-  std::string why = problems_of(body);
-  if (why.empty()) why = "it answered with status " + std::to_string(status);
+  const std::string why = problem_of({status, body});
   const std::string there(parser.get()[http::field::content_range]);
   if (status == 416 && have > 0 && there == "bytes */" + std::to_string(have)) {  // nothing is missing: only the end of the last fetch was
     whole = true;
@@ -226,12 +214,16 @@ bool BlobFetcher::try_once(Attempt& attempt, const Hooks& hooks) {
     throw UnreadableData(error.what());
   }
   if (!attempt.refusal.empty()) {
-    throw UnreadableData("the daemon at " + options_.url.text() + " does not give blob " + attempt.digest + ": " + attempt.refusal);
+    throw UnreadableData("the daemon at " + options_.url.text() + " does not give " + attempt.source->name + ": " + attempt.refusal);
   }
   return attempt.whole;
 }
 
 void BlobFetcher::fetch(const std::string& digest, int file, const Hooks& hooks) {
+  fetch(Source{"/api/v1/blobs/" + digest, "blob " + digest, digest}, file, hooks);
+}
+
+void BlobFetcher::fetch(const Source& source, int file, const Hooks& hooks) {
   auto brought = steady_clock::now();
   milliseconds pause = options_.backoff_min;
   for (bool told = false;;) {
@@ -239,7 +231,7 @@ void BlobFetcher::fetch(const std::string& digest, int file, const Hooks& hooks)
     if (::fstat(file, &state) != 0) throw DataError(std::string("a fetched file cannot be looked at: ") + std::strerror(errno));
     asio::io_context io{1};
     Attempt attempt(io, options_, trust_->tls);
-    attempt.digest = digest;
+    attempt.source = &source;
     attempt.file = file;
     attempt.hooks = &hooks;
     attempt.have = static_cast<std::uint64_t>(state.st_size);
@@ -248,12 +240,12 @@ void BlobFetcher::fetch(const std::string& digest, int file, const Hooks& hooks)
       brought = steady_clock::now();
       pause = options_.backoff_min;
     } else if (steady_clock::now() - brought > options_.patience) {
-      throw UnreadableData("nothing of blob " + digest + " came from the daemon at " + options_.url.text() + " for " +
+      throw UnreadableData("nothing of " + source.name + " came from the daemon at " + options_.url.text() + " for " +
                            std::to_string(std::chrono::duration_cast<std::chrono::seconds>(options_.patience).count()) +
                            " s (" + attempt.trouble + "); it is tried again later, from byte " + std::to_string(attempt.have) + " on");
     }
     logger("worker")->log(std::exchange(told, true) ? spdlog::level::debug : spdlog::level::warn,
-                          "fetch interrupted, trying again and again blob={} have_bytes={} reason=\"{}\"", digest, attempt.have, attempt.trouble);
+                          "fetch interrupted, trying again and again what=\"{}\" have_bytes={} reason=\"{}\"", source.name, attempt.have, attempt.trouble);
     for (const auto until = steady_clock::now() + pause; steady_clock::now() < until;) {
       if (hooks.stopped && hooks.stopped()) throw FetchStopped();
       std::this_thread::sleep_for(std::min<milliseconds>(kLook, pause));

@@ -27,7 +27,8 @@ struct BlobFetcherOptions {
   std::chrono::milliseconds backoff_min{200}, backoff_max{10'000};  ///< between tries, doubled each time that brought nothing
 };
 
-/// Fetches files by digest from the daemon (`/api/v1/blobs/<digest>`, docs/protocol.md), one at a time, each on a connection of its own.
+/// Fetches files from the daemon, by digest (`/api/v1/blobs/<digest>`, docs/protocol.md) or from another of its addresses, one at a time, each on a
+/// connection of its own.
 ///
 /// What is there already is kept: a file that is partly on disk is asked for from its end on, also after the process was killed. A connection that
 /// stalls, breaks or is refused, and a daemon that is away, are waited for and tried again. Bytes are written as they come; whether they
@@ -47,6 +48,13 @@ class BlobFetcher {
   /// Goes on behind what `file` (open for writing) holds, until it is whole. Throws UnreadableData with a sentence: the daemon has no such blob, refuses
   /// this worker, or was silent for `patience`; DataError where the disk refuses; FetchStopped.
   void fetch(const std::string& digest, int file, const Hooks& hooks);
+  /// Something that is to be had from the daemon.
+  struct Source {
+    std::string target;  ///< "/api/v1/...", without the prefix of the daemon's URL
+    std::string name;    ///< for sentences: "blob <digest>"
+    std::string tag{};   ///< if there is one: what is asked for is the rest of this one, or the whole of another
+  };
+  void fetch(const Source& source, int file, const Hooks& hooks);
 
   /// Bytes that came over the network, in all.
   std::uint64_t received() const { return received_; }

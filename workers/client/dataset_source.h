@@ -61,6 +61,7 @@ class DatasetSource {
   Located locate(const std::string& path, const std::string& digest, Depth depth, const std::function<bool()>& stopped);
   /// After it was said that the files are wrong: removes from the cache what is damaged there. True if locating again may help.
   bool drop_damaged(const Located& located);
+  const DatasetSourceOptions& options() const { return options_; }
 
  private:
   Located fetch(const std::string& digest, Depth depth, const std::function<bool()>& stopped);

@@ -30,6 +30,7 @@
 #include "workers/client/journal.h"
 #include "workers/client/worker_condition.h"
 #include "workers/protocol/codec.h"
+#include "workers/protocol/retraining_data.h"
 
 // How a worker ends. `over_` is set once, by `finish`; everything before that goes on as long as it must:
 //
@@ -338,13 +339,13 @@ void WorkerClient::Impl::retrain(RetrainingJob job, std::stop_token cancel, std:
   hooks.on_end = [this](RetrainingOutcome outcome) {
     asio::post(io_, [this, outcome = std::move(outcome)]() mutable { on_retrained(std::move(outcome)); });
   };
-  const std::string digest = job.dataset_digest;
+  const std::string data = protocol::retraining_data(job.dataset_digest);
   RetrainingSession session(std::move(job), std::move(cancel), std::move(hand_back), std::move(hooks));
   try {
     retrain_(session);
     session.on_end(Outcome::failed, "the trainer ended without a word about this retraining");
   } catch (const UnreadableData& error) {
-    asio::post(io_, [this, digest, why = std::string(error.what())] { on_unreadable(digest, why); });
+    asio::post(io_, [this, data, why = std::string(error.what())] { on_unreadable(data, why); });
     session.on_end(Outcome::preempted, error.what());
   } catch (const DeviceLost& error) {
     asio::post(io_, [this, why = std::string(error.what())] { on_leave(why, WorkerEnd::device_lost, {}); });
@@ -547,7 +548,9 @@ void WorkerClient::Impl::on(const protocol::RetrainingLease& message) {
   const bool added = retrainings_.add(message.job);
   logger("worker")->info("retraining received retraining={} attempt={} head={} new={}", message.job.retraining.value, message.job.attempt,
                          name_of(message.job.options.head), added);
-  const bool unwanted = condition_.most(now()) == std::size_t{0} || condition_.is_unreadable(message.job.dataset_digest, now());
+  const std::string& data = message.job.dataset_digest;
+  const bool unreadable = condition_.is_unreadable(data, now()) || condition_.is_unreadable(protocol::retraining_data(data), now());
+  const bool unwanted = condition_.most(now()) == std::size_t{0} || unreadable;
   if (leaving_ || draining_ || unwanted) give_back({}, retrainings_.take_waiting());  // it was on its way already
   train_next();
 }

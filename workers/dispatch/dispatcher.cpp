@@ -546,6 +546,15 @@ void Dispatcher::put_back(const std::vector<TrialId>& trials) {
   for (const TrialId trial : trials) requeue(trial);
 }
 
+// The name is its token's as long as it is connected, so the token says whose worker it is.
+Dispatcher::Claim Dispatcher::claim_of(protocol::HeldRetraining what, const std::string& token_id) const {
+  const std::optional<std::string> holder = retrainings_.holder(what);
+  if (!holder) return Claim::over;
+  const auto worker = workers_.find(*holder);
+  if (worker == workers_.end() || !worker->second.session) return Claim::awaited;
+  return worker->second.session->token_id() == token_id ? Claim::own : Claim::anothers;
+}
+
 // ---- joining and leaving
 
 void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const protocol::Hello& hello) {

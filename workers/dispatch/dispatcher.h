@@ -146,6 +146,16 @@ class Dispatcher {
   /// docs/protocol.md, "worker": those that are connected.
   nlohmann::json workers_json() const;
 
+  /// Whether the bearer of a token may send what belongs to an attempt of a retraining, beside its worker's connection.
+  enum class Claim {
+    own,       ///< it is leased to a worker that is connected with this token
+    awaited,   ///< its worker is not connected, and may come back for it
+    anothers,  ///< it is leased to a worker that is connected with another token
+    over,      ///< it has ended, or another attempt was begun
+  };
+  /// `token_id` empty: the daemon's own user, as in WorkerSession.
+  Claim claim_of(protocol::HeldRetraining what, const std::string& token_id) const;
+
   // ---- the sessions' side
   /// A worker said hello (of our version). Refused where another session has that name and showed another token: a name is its owner's while
   /// it is connected.

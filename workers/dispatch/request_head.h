@@ -17,6 +17,7 @@ struct HttpRequest {
   std::map<std::string, std::string> query;  ///< percent-decoded, '+' is a blank; of a key that stands twice the last counts
   std::string body;
   bool known = true;                         ///< false: sent by who knows whom, to be told nothing secret (security/access.h)
+  std::string token_id{};                    ///< of the token that was shown; empty for the daemon's own user and for nobody
 };
 
 struct HttpResponse {

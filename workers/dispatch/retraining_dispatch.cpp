@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "workers/dispatch/log_text.h"
+#include "workers/protocol/retraining_data.h"
 
 namespace fusion {
 
@@ -160,7 +161,9 @@ void RetrainingDispatch::assign(std::span<const Candidate> workers, bool study_r
   for (const RetrainingId id : ready()) {
     if (room == 0) break;
     const std::string& digest = entries_.at(id).job.dataset_digest;
-    const auto worker = std::ranges::find_if(free, [&](const Candidate* w) { return w->condition == nullptr || can_read(*w->condition, digest); });
+    const auto worker = std::ranges::find_if(free, [data = protocol::retraining_data(digest), &digest](const Candidate* w) {
+      return w->condition == nullptr || (can_read(*w->condition, digest) && can_read(*w->condition, data));
+    });
     if (worker == free.end()) continue;  // nobody here can read its data now
     if ((*worker)->used == 0) grant(**worker, id);
     else dry_.insert((*worker)->name);
@@ -186,6 +189,19 @@ std::optional<RetrainingId> RetrainingDispatch::held_by(const std::string& worke
   const auto found = leases_.find(worker);
   if (found == leases_.end()) return std::nullopt;
   return found->second.what.retraining;
+}
+
+std::optional<std::string> RetrainingDispatch::holder(HeldRetraining what) const {
+  const auto entry = entries_.find(what.retraining);
+  if (entry == entries_.end() || entry->second.job.attempt != what.attempt) return std::nullopt;
+  if (const std::string* worker = holder_of(what)) return *worker;
+  if (entry->second.paused || entry->second.place == Place::granting) return std::nullopt;
+  return "";
+}
+
+const RetrainingJob* RetrainingDispatch::job(RetrainingId id) const {
+  const auto entry = entries_.find(id);
+  return entry == entries_.end() ? nullptr : &entry->second.job;
 }
 
 std::size_t RetrainingDispatch::waiting_unpaused() const {

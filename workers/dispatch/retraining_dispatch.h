@@ -80,6 +80,11 @@ class RetrainingDispatch {
   bool keeps_from_trials(const std::string& worker) const;
   /// What the worker holds; none.
   std::optional<RetrainingId> held_by(const std::string& worker) const;
+  /// Who may still do something with an attempt: the worker that it is leased to; "" where nobody has it and its worker may come back for it; none
+  /// where it is over, because it has ended or another one was begun.
+  std::optional<std::string> holder(protocol::HeldRetraining what) const;
+  /// Of one that is not final; nullptr: there is none.
+  const RetrainingJob* job(RetrainingId id) const;
   /// Those that wait for a worker and are not paused.
   std::size_t waiting_unpaused() const;
   /// Something of the worker's is here, or under way at the store.

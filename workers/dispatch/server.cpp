@@ -408,6 +408,7 @@ void Server::Impl::admit(Connection& connection, const Request& head, Received& 
   const std::string authorization = field(head, http::field::authorization), method(head.method_string());
   received.admission = access.admit(authorization, method, received.asked.path, connection.peer);
   received.asked.known = received.admission.known;
+  received.asked.token_id = received.admission.token_id;
   if (received.admission.refused != 0) {
     ++(received.admission.refused == 401 ? unauthorized : forbidden);
     logger("dispatch")->debug("request refused status={} method={} path={}", received.admission.refused, log_text(method), log_text(received.asked.path));
