@@ -163,7 +163,7 @@ TEST_F(SimulatedWorkerTest, ShutdownWithWorkersHandsBackTrialsThatOutlastTheDrai
   }
   const auto given_before = system.sql("select count(*) from attempts where outcome = 'preempted'")[0][0].get<std::int64_t>();
   const auto a = worker("a", "formula:4", {"--simulate-epoch-s", "3600"}), b = worker("b", "formula:4", {"--simulate-epoch-s", "3600"});
-  wait_until([&] { return system.sql("select count(distinct worker_id) from attempts where outcome is null")[0][0] == 2; });
+  system.wait_until([&] { return system.sql("select count(distinct worker_id) from attempts where outcome is null")[0][0] == 2; });
   const auto asked = system.sql("select count(*) from trials")[0][0];
   EXPECT_EQ(system.ctl({"shutdown", "--workers"}).status, 0);
   EXPECT_EQ(a->wait(std::chrono::seconds(120)), 0) << a->err();
