@@ -1,5 +1,7 @@
 #include "workers/dispatch/worker_session.h"
 
+#include <netinet/tcp.h>
+
 #include <utility>
 
 #include "base/error.h"
@@ -25,6 +27,12 @@ std::string text_of(const std::exception_ptr& error) {
   } catch (const std::exception& e) {
     return e.what();
   }
+}
+
+/// Holds small packets back, or lets them go.
+void cork(tcp::socket& socket, bool on) {
+  boost::system::error_code ignored;
+  socket.set_option(asio::detail::socket_option::boolean<IPPROTO_TCP, TCP_CORK>(on), ignored);
 }
 
 std::string text_of(const tcp::endpoint& endpoint) {
@@ -108,10 +116,16 @@ asio::awaitable<void> WorkerSession::wait_for_room() {
   }
 }
 
+// Frames that wait together (the acknowledgements of one commit) leave in as few packets as hold them, and wake the worker once.
 asio::awaitable<void> WorkerSession::write() {
   const auto self = shared_from_this();
   socket_.text(true);
+  bool corked = false;
   while (true) {
+    if (corked ? outbox_.empty() : outbox_.size() > 1) {
+      corked = !corked;
+      cork(beast::get_lowest_layer(socket_).socket(), corked);
+    }
     if (!outbox_.empty()) {
       const std::string frame = std::move(outbox_.front());
       outbox_.pop_front();
