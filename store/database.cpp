@@ -96,9 +96,12 @@ void Database::wait_at_most(std::int64_t ms) noexcept {
 
 void Database::checkpoint(std::int64_t busy_ms) noexcept {
   wait_at_most(busy_ms);
-  sqlite3_wal_checkpoint_v2(handle(), nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
+  const int code = sqlite3_wal_checkpoint_v2(handle(), nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
+  if (code == SQLITE_IOERR_FSYNC) keep_log_on_close();
   wait_at_most(kBusyMs);
 }
+
+void Database::keep_log_on_close() noexcept { sqlite3_db_config(handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr); }
 
 Database open_to_read(const std::string& path) {
   namespace fs = std::filesystem;

@@ -36,7 +36,10 @@ class Database {
   /// How long a statement waits for another connection's lock.
   void wait_at_most(std::int64_t ms) noexcept;
   /// Moves the write-ahead log into the file and empties it, as far as readers allow; waits `busy_ms` at most for them.
+  /// If the file cannot be synced, the log is kept on close.
   void checkpoint(std::int64_t busy_ms) noexcept;
+  /// The last connection that closes leaves the log beside the file: whoever opens it next moves all of it anew.
+  void keep_log_on_close() noexcept;
 
   static constexpr std::int64_t kBusyMs = 10'000;
   const std::string& path() const { return path_; }

@@ -27,6 +27,7 @@ struct GroupCommit::Impl {
   bool run_together(std::vector<Item>& group);
   std::exception_ptr run_item(Item& item);
   void break_off(std::exception_ptr cause);
+  void tend_log();
 
   Store store;
   std::function<void(std::exception_ptr)> on_broken;
@@ -80,7 +81,16 @@ void GroupCommit::Impl::flush() {
     if (errors[i]) figures.failed.add();
     group[i].answer(errors[i]);
   }
-  if (!broken) store.tend_log();
+  tend_log();
+}
+
+void GroupCommit::Impl::tend_log() {
+  if (broken) return;
+  store.tend_log();
+  if (!store.file_is_untrusted()) return;
+  break_off(std::make_exception_ptr(StoreError(
+      store.path() + ": the system could not sync it to disk; what was acknowledged stands in the log beside it, and is moved into the file on the next start. "
+                     "Look after the disk, then start the daemon again")));
 }
 
 // Nothing lies between items by which one of them could be undone: a savepoint has SQLite copy each page it touches, which costs more
@@ -123,9 +133,7 @@ GroupCommit::~GroupCommit() {
 }
 
 void GroupCommit::tend_log() {
-  asio::post(impl_->io, [impl = impl_.get()] {
-    if (!impl->broken) impl->store.tend_log();
-  });
+  asio::post(impl_->io, [impl = impl_.get()] { impl->tend_log(); });
 }
 
 const StoreFigures& GroupCommit::figures() const { return impl_->figures; }

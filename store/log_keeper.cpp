@@ -45,6 +45,7 @@ int LogKeeper::committed(void* self, sqlite3*, const char*, int pages) {
 }
 
 void LogKeeper::tend() noexcept {
+  if (untrusted_) return;
   const bool asked = gate_ != nullptr && gate_->closed();
   if (asked ? gate_->empty() : pages_ >= next_checkpoint_) checkpoint();
   if (asked && gate_->empty()) gate_->open();
@@ -61,6 +62,11 @@ void LogKeeper::checkpoint() noexcept {
   next_checkpoint_ = pages_ + limits_.checkpoint_pages / 4;
   const int code = sqlite3_wal_checkpoint_v2(database_.handle(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
   if (code == SQLITE_OK || code == SQLITE_BUSY) return;
+  if (code == SQLITE_IOERR_FSYNC) {
+    untrusted_ = true;
+    database_.keep_log_on_close();
+    return;
+  }
   logger("store")->warn("the log was not moved into the file, and is kept; it is tried again pages={} error=\"{}\"", pages_, sqlite3_errstr(code));
 }
 

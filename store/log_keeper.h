@@ -23,6 +23,10 @@ struct LogLimits {
 /// Keeps the write-ahead log of the one writing connection short. Checkpoints are made between transactions, after the answers of the last
 /// one went out; SQLite's own, which are part of a commit, are off. One that readers keep from its end is tried again a quarter later.
 ///
+/// What SQLite has moved it does not move again. So once a sync of the file failed, after which the system may have dropped what was written,
+/// no more is moved, nor at the end: the log stays beside the file, whole, and the next start, which knows nothing of what was moved, moves
+/// all of it. (If a program has the file open from before until after that start, that is not so.)
+///
 /// Lives on the store thread with its connection, which must outlive it.
 class LogKeeper {
  public:
@@ -36,6 +40,7 @@ class LogKeeper {
   /// Outside of transactions only. Never throws: a checkpoint that fails leaves everything in the log, where it is safe, and is tried again.
   void tend() noexcept;
   std::int64_t pages() const { return pages_; }  ///< in the log after the last commit
+  bool untrusted() const { return untrusted_; }  ///< a sync failed
 
  private:
   static int committed(void* self, sqlite3* handle, const char* schema, int pages);
@@ -45,6 +50,7 @@ class LogKeeper {
   LogLimits limits_;
   ReaderGate* gate_ = nullptr;
   std::int64_t pages_ = 0, next_checkpoint_, next_pause_;
+  bool untrusted_ = false;
 };
 
 }  // namespace fusion

@@ -195,6 +195,8 @@ void Store::rollback_group() noexcept {
 }
 
 void Store::tend_log() noexcept { impl_->log.tend(); }
+bool Store::file_is_untrusted() const { return impl_->log.untrusted(); }
+std::string Store::path() const { return impl_->database.path(); }
 
 void Store::ask_readers(ReaderGate* gate) { impl_->log.ask(gate); }
 

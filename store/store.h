@@ -209,6 +209,9 @@ class Store {
 
   /// Moves the write-ahead log into the file when it is time (store/log_keeper.h): outside of groups. Calls outside of groups do so themselves.
   void tend_log() noexcept;
+  /// A sync of the file failed (LogKeeper): from then on the log is only written.
+  bool file_is_untrusted() const;
+  std::string path() const;
   /// Readers of this process, who can be asked to pause when they keep the log from that for too long. `gate` outlives the store.
   void ask_readers(ReaderGate* gate);
 

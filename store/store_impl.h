@@ -50,7 +50,9 @@ struct Store::Impl {
 
   Impl(const std::string& path, const Clock& clock_, LogLimits limits)
       : clock(&clock_), lock(lock_for(path)), database(path, Database::Access::create), statements(database), log(database, limits) {}
-  ~Impl() { database.checkpoint(kCloseBusyMs); }
+  ~Impl() {
+    if (!log.untrusted()) database.checkpoint(kCloseBusyMs);
+  }
 
   static DatabaseLock lock_for(const std::string& path);
   std::int64_t set_up();

@@ -8,6 +8,7 @@
 #include <new>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "base/files.h"
@@ -35,6 +36,7 @@ struct Disk {
   bool exists = true;
   std::string synced;
   std::vector<Change> pending;
+  std::uint64_t failed_syncs = 0;
 };
 
 enum class Operation : std::uint8_t { write, sync, truncate, open, remove, read, lock, size, access, map };
@@ -69,6 +71,7 @@ struct FaultVfs::Impl {
     sqlite3_file base;
     Impl* vfs;
     Disk* disk;  ///< null: not watched
+    std::uint64_t known_failures;  ///< of syncs of that file: the others come with the next sync
     sqlite3_file* real() { return reinterpret_cast<sqlite3_file*>(this + 1); }
   };
   static File& of(sqlite3_file* file) { return *reinterpret_cast<File*>(file); }
@@ -80,7 +83,7 @@ struct FaultVfs::Impl {
   std::optional<FaultKind> strikes(Operation operation);
   Disk* disk_of(const char* name);
   void note(Disk* disk, Change change);
-  void synced(Disk* disk, bool failed);
+  bool synced(File& file, bool failed);
 
   static int open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int* out_flags);
   static int remove(sqlite3_vfs* vfs, const char* name, int sync_folder);
@@ -170,22 +173,30 @@ void FaultVfs::Impl::note(Disk* disk, Change change) {
   disk->pending.push_back(std::move(change));
 }
 
-void FaultVfs::Impl::synced(Disk* disk, bool failed) {
-  if (disk == nullptr) return;
+// What could not be written is told once through each descriptor that is open, whoever wrote it (Linux since 4.13).
+bool FaultVfs::Impl::synced(File& file, bool failed) {
+  Disk* const disk = file.disk;
+  if (disk == nullptr) return !failed;
   const std::lock_guard lock_here(guard);
-  if (lies) return;
-  if (!failed) {
+  if (lies) return !failed;
+  if (failed) {
+    ++disk->failed_syncs;
+  } else {
     for (const Change& change : disk->pending) change.apply(disk->synced);
   }
   disk->pending.clear();
+  return std::exchange(file.known_failures, disk->failed_syncs) == disk->failed_syncs;
 }
 
 int FaultVfs::Impl::open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int* out_flags) {
   Impl& impl = of(vfs);
   file->pMethods = nullptr;
   if (impl.strikes(Operation::open)) return SQLITE_CANTOPEN;
-  File* made = new (file) File{{nullptr}, &impl, nullptr};
-  made->disk = impl.disk_of(name);
+  File* made = new (file) File{{nullptr}, &impl, impl.disk_of(name), 0};
+  if (made->disk != nullptr) {
+    const std::lock_guard lock_here(impl.guard);
+    made->known_failures = made->disk->failed_syncs;
+  }
   const int code = impl.real->xOpen(impl.real, name, made->real(), flags, out_flags);
   if (made->real()->pMethods != nullptr) file->pMethods = &impl.methods;
   return code;
@@ -242,9 +253,8 @@ int FaultVfs::Impl::truncate(sqlite3_file* file, sqlite3_int64 size) {
 }
 
 int FaultVfs::Impl::sync(sqlite3_file* file, int) {
-  const bool failed = of(file).vfs->strikes(Operation::sync).has_value();
-  of(file).vfs->synced(of(file).disk, failed);
-  return failed ? SQLITE_IOERR_FSYNC : SQLITE_OK;
+  const bool struck = of(file).vfs->strikes(Operation::sync).has_value();
+  return of(file).vfs->synced(of(file), struck) ? SQLITE_OK : SQLITE_IOERR_FSYNC;
 }
 
 int FaultVfs::Impl::size(sqlite3_file* file, sqlite3_int64* size) {

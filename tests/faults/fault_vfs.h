@@ -19,7 +19,7 @@ enum class FaultKind : std::uint8_t {
   short_write,         ///< EIO, half of it is written
   disk_full,           ///< once: somebody made room
   disk_full_lasting,   ///< half of it is written; every later write fails too
-  sync_error,          ///< EIO; what was not synced will never reach the disk, as Linux has it
+  sync_error,          ///< EIO, once through each open descriptor of the file; what was not synced will never reach the disk, as Linux has it
   sync_error_lasting,
   truncate_error,
   open_error,

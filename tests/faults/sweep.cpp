@@ -64,6 +64,8 @@ class Client {
   bool completed() {
     try {
       return is_completed();
+    } catch (const ctl::DaemonFailure&) {
+      return false;
     } catch (const Error&) {
       return false;
     }

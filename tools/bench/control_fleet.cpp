@@ -69,7 +69,7 @@ struct Fleet::Impl {
     std::unordered_map<std::int64_t, TrialJob> held;
     std::multimap<Steady::time_point, std::pair<TrialJob, int>> in_training;  // the epochs that are still to end
     std::unordered_map<std::int64_t, Steady::time_point> sent;
-    std::deque<Steady::time_point> room_since;
+    std::deque<Steady::time_point> room_since, handed_in;
   };
 
   Impl(std::uint16_t port, FleetOptions options_) : options(options_) { url.port = std::to_string(port); }
@@ -123,6 +123,10 @@ void Fleet::Impl::on(Worker& worker, const protocol::Pack& pack) {
       figures.dispatch_ms.push_back(ms_between(worker.room_since.front(), now));
       worker.room_since.pop_front();
     }
+    if (!worker.handed_in.empty()) {
+      figures.turnaround_ms.push_back(ms_between(worker.handed_in.front(), now));
+      worker.handed_in.pop_front();
+    }
     worker.held.emplace(job.trial.value, job);
     const Steady::duration training = training_of(job.trial);
     for (int epoch = 1; epoch <= options.epochs; ++epoch) worker.in_training.emplace(now + training * epoch / options.epochs, std::pair(job, epoch));
@@ -155,6 +159,7 @@ void Fleet::Impl::report(Worker& worker, const TrialJob& job, int epoch) {
   if (epoch < options.epochs) return;
   worker.connection->send(protocol::Result{outcome_of(job, options.epochs)});
   worker.sent.emplace(job.trial.value, Steady::now());
+  worker.handed_in.push_back(Steady::now());
 }
 
 void Fleet::Impl::on(Worker& worker, const protocol::Ack& ack) {
@@ -239,7 +244,7 @@ void Fleet::run_for(std::chrono::milliseconds time) {
 
 void Fleet::forget_figures() {
   FleetFigures& figures = impl_->figures;
-  for (auto* list : {&figures.dispatch_ms, &figures.ack_ms}) list->clear();
+  for (auto* list : {&figures.dispatch_ms, &figures.turnaround_ms, &figures.ack_ms}) list->clear();
   figures.results.clear();
 }
 

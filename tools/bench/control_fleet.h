@@ -24,6 +24,7 @@ struct FleetFigures {
   std::int64_t reports = 0;              ///< acknowledged epochs
   std::int64_t refused = 0;              ///< acknowledgements that said "not accepted"
   std::vector<double> dispatch_ms;       ///< from a result's acknowledgement to the next pack at that worker
+  std::vector<double> turnaround_ms;     ///< from a result being handed to the socket to the next pack at that worker
   std::vector<double> ack_ms;            ///< from a result being handed to the socket to its acknowledgement
 };
 

@@ -92,7 +92,9 @@ FleetOptions fleet_of(const ControlOptions& options) {
 
 json latencies(const FleetFigures& figures) {
   return {{"dispatch_p50_ms", rounded(quantile(figures.dispatch_ms, 0.5))}, {"dispatch_p99_ms", rounded(quantile(figures.dispatch_ms, 0.99))},
-          {"ack_p50_ms", rounded(quantile(figures.ack_ms, 0.5))},           {"ack_p99_ms", rounded(quantile(figures.ack_ms, 0.99))}};
+          {"turnaround_p50_ms", rounded(quantile(figures.turnaround_ms, 0.5))}, {"turnaround_p99_ms", rounded(quantile(figures.turnaround_ms, 0.99))},
+          {"ack_p50_ms", rounded(quantile(figures.ack_ms, 0.5))},           {"ack_p99_ms", rounded(quantile(figures.ack_ms, 0.99))},
+          {"ack_p999_ms", rounded(quantile(figures.ack_ms, 0.999))}};
 }
 
 /// CPU and clock over a stretch of work.

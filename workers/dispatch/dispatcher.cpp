@@ -64,6 +64,9 @@ Event requeue_event(const TrialOutcome& outcome, const FinishResult& result, Wor
   return event;
 }
 
+/// What may pause its study (StudySpec::pause_on).
+bool is_failure(Outcome outcome) { return outcome == Outcome::failed || outcome == Outcome::oom; }
+
 TrialOutcome outcome_without_score(Held what, Outcome kind, std::string error) {
   TrialOutcome outcome;
   outcome.trial = what.trial;
@@ -287,7 +290,7 @@ Workload Dispatcher::workload() const {
 
 std::size_t Dispatcher::free_slots() const {
   std::size_t free = 0;
-  for (const auto& [name, worker] : workers_) free += free_slots(worker);
+  for (const auto& [name, worker] : workers_) free += free_slots(worker, used_slots(worker));
   return free;
 }
 
@@ -383,6 +386,7 @@ void Dispatcher::pump() {
 // Before the trials: who runs dry for a retraining gets none.
 void Dispatcher::assign_retrainings() {
   std::vector<RetrainingDispatch::Candidate> candidates;
+  if (retrainings_.waiting() == 0 && retrainings_.leased() == 0) return retrainings_.assign(candidates, false, false);
   for (const auto& [name, worker] : workers_) {
     if (!worker.session || !worker.id || worker.leaving || clock_.steady() - worker.heard >= options_.lease) continue;
     if (most_held(worker) == 0) continue;
@@ -433,10 +437,10 @@ Dispatcher::Worker* Dispatcher::choose_for_alone(const std::string& dataset_dige
   return best;
 }
 
-std::size_t Dispatcher::free_slots(const Worker& worker) const {
+std::size_t Dispatcher::free_slots(const Worker& worker, std::size_t used) const {
   if (!worker.session || !worker.id || worker.leaving || worker.alone || draining_) return 0;
   if (worker.hello.name == drying_ || retrainings_.keeps_from_trials(worker.hello.name)) return 0;
-  const std::size_t used = used_slots(worker), most = most_held(worker);
+  const std::size_t most = most_held(worker);
   return used >= most ? 0 : most - used;
 }
 
@@ -450,16 +454,24 @@ std::size_t Dispatcher::used_slots(const Worker& worker) const {
   return leases_.count(worker.hello.name) + worker.granting + worker.adopting + worker.unacked.size();
 }
 
+// Slots taken, as far as the next pack goes. A worker that handed in all it had has nothing to do from now on: what it trained is not in the
+// way of its next pack, which is leased by the transaction that stores its last result. One that handed in a failure waits for the
+// store's word, which may be that the study is paused.
+std::size_t Dispatcher::to_train(const Worker& worker) const {
+  const std::size_t used = used_slots(worker);
+  return used == worker.unacked.size() && worker.unacked_failures == 0 ? 0 : used;
+}
+
 // What it could begin at once; if that is nothing, what it could hold.
 std::size_t Dispatcher::room(const Worker& worker) const {
   const auto pack = static_cast<std::size_t>(worker.hello.pack);
-  const std::size_t used = used_slots(worker);
-  return used < pack ? std::min(pack - used, free_slots(worker)) : free_slots(worker);
+  const std::size_t used = to_train(worker), free = free_slots(worker, used);
+  return used < pack ? std::min(pack - used, free) : free;
 }
 
 // A worker that is silent gets nothing new; one that just handed in most of a pack soon has more room than now.
 bool Dispatcher::may_grant(const Worker& worker) const {
-  const std::size_t free = free_slots(worker);
+  const std::size_t free = free_slots(worker, to_train(worker));
   return free > 0 && free >= worker.unacked.size() && clock_.steady() - worker.heard < options_.lease;
 }
 
@@ -467,7 +479,7 @@ bool Dispatcher::may_grant(const Worker& worker) const {
 Dispatcher::Worker* Dispatcher::least_loaded(const std::string& dataset_digest, std::size_t& candidates) {
   Worker* best = nullptr;
   const auto rank = [this](const Worker& worker) {
-    return std::tuple(static_cast<double>(used_slots(worker)) / worker.hello.pack, worker.hello.pack, worker.served);
+    return std::tuple(static_cast<double>(to_train(worker)) / worker.hello.pack, worker.hello.pack, worker.served);
   };
   for (auto& [name, worker] : workers_) {
     if (!may_grant(worker) || !can_read(worker.hello.condition, dataset_digest)) continue;
@@ -794,8 +806,9 @@ void Dispatcher::on(Worker& worker, const protocol::Result& message) {
     send(worker.hello.name, protocol::Ack{"result", what.trial, what.attempt, 0, false});
     return;
   }
-  worker.unacked.insert(what);
+  if (worker.unacked.insert(what).second && is_failure(outcome.outcome)) ++worker.unacked_failures;
   end_attempt(worker.hello.name, outcome, leases_.release(what, worker.hello.name), true);
+  if (to_train(worker) == 0) pump();  // at once, so that the store finds both together
 }
 
 void Dispatcher::on(Worker& worker, const protocol::Heartbeat& message) {
@@ -893,7 +906,7 @@ void Dispatcher::return_to_store(Held what, const std::string& worker) {
 // If the store cannot take it (its disk is full, say) everything is as before, and the worker is made to come again.
 void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std::optional<Lease> lease, bool acknowledge, bool worker_died) {
   const Worker* worker = find_worker(name);
-  const bool failure = worker_died || outcome.outcome == Outcome::failed || outcome.outcome == Outcome::oom;
+  const bool failure = worker_died || is_failure(outcome.outcome);
   const std::string claimed_by = acknowledge && !lease ? name : std::string();  // by a message, of what is not leased to it
   auto work = [outcome, worker_died, failure, claimed_by, known = entries_.contains(outcome.trial),
                id = worker != nullptr ? worker->id : WorkerId{}](Store& store) {
@@ -909,7 +922,7 @@ void Dispatcher::end_attempt(const std::string& name, TrialOutcome outcome, std:
   auto done = [this, name, outcome, lease, acknowledge](StoreResult<Finished> finish) {
     const Held what{outcome.trial, outcome.attempt};
     Worker* w = find_worker(name);
-    if (acknowledge && w != nullptr) w->unacked.erase(what);
+    if (acknowledge && w != nullptr && w->unacked.erase(what) > 0 && is_failure(outcome.outcome)) --w->unacked_failures;
     schedule_pump();
     if (!finish.ok()) {
       logger("dispatch")->error("result not stored trial={} attempt={} worker={}", what.trial.value, what.attempt, name);

@@ -75,6 +75,9 @@ struct DispatchOptions {
 /// equally many packs to train. Few trials at the end of a step are thus spread over all workers with room. A worker that comes free when
 /// nothing is queued any more idles no longer than the others take for what they were given: `slots` trials each, two packs by default.
 ///
+/// A worker that has handed in all it had does not wait for the store twice: its next pack is leased by the transaction that stores its last
+/// result, and leaves right behind the acknowledgement.
+///
 /// A worker with a wall time is given no more than it says that it can still finish, one that cannot read a study's features none of its trials
 /// (protocol::Condition).
 ///
@@ -186,6 +189,7 @@ class Dispatcher {
     std::size_t joining = 0;                 // hellos that are being committed
     std::size_t granting = 0, adopting = 0;  // trials whose lease is being committed
     std::set<protocol::Held> unacked;        // results that are being committed
+    std::size_t unacked_failures = 0;        // of these: outcomes that may pause their study
     std::uint64_t served = 0;
     SteadyTime gone;                         // when the connection ended
     std::set<protocol::Held> at_work;        // what it had in training then
@@ -216,8 +220,9 @@ class Dispatcher {
   void assign_alone();
   Worker* choose_for_alone(const std::string& dataset_digest);
   RetrainingDispatch::Hooks retraining_hooks();
-  std::size_t free_slots(const Worker& worker) const;
+  std::size_t free_slots(const Worker& worker, std::size_t used) const;
   std::size_t used_slots(const Worker& worker) const;
+  std::size_t to_train(const Worker& worker) const;
   std::size_t room(const Worker& worker) const;
   bool may_grant(const Worker& worker) const;
   std::size_t most_held(const Worker& worker) const;

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <future>
+#include <numeric>
 #include <random>
 #include <set>
 
@@ -605,6 +607,52 @@ TEST(DispatcherTest, LargePacksAreFilledBesideSmallOnes) {
   h.wait_until([&] { return h.dispatcher->free_slots() == 136; });
   h.add_study(15);
   EXPECT_EQ(spread(h), (std::map<std::string, std::size_t>{{"cpu", 4}, {"gpu", 11}}));
+}
+
+/// The store's thread stands still until `go_on`.
+struct StandingStore {
+  explicit StandingStore(Harness& h) {
+    h.on_io([&] {
+      h.store->async(h.io->get_executor(), [until = go_on.get_future().share()](Store&) { until.wait(); return std::monostate{}; },
+                     [](StoreResult<std::monostate>) {});
+    });
+  }
+  std::promise<void> go_on;
+};
+
+std::uint64_t commits(Harness& h) {
+  const auto counts = h.store->figures().commit.counts();
+  return std::accumulate(counts.begin(), counts.end(), std::uint64_t{0});
+}
+
+/// Commits that it takes until the outcomes of what `worker` holds are acknowledged and a new pack is there.
+std::uint64_t commits_of_a_turnaround(Harness& h, ScriptedWorker& worker, const std::vector<TrialJob>& jobs, Outcome outcome) {
+  StandingStore standing(h);
+  const std::uint64_t posted = h.store->figures().posted.value(), before = commits(h);
+  for (const TrialJob& job : jobs) worker.say(ScriptedWorker::result(held(job), 0.5, outcome));
+  h.wait_until([&] { return h.store->figures().posted.value() >= posted + jobs.size(); });
+  standing.go_on.set_value();
+  for (std::size_t i = 0; i < jobs.size(); ++i) EXPECT_TRUE(worker.expect<protocol::Ack>().accepted);
+  EXPECT_THAT(worker.expect<Pack>().trials, SizeIs(jobs.size()));
+  return commits(h) - before - 1;
+}
+
+TEST(DispatcherTest, TheNextPackIsLeasedByTheTransactionThatStoresTheLastResult) {
+  Harness h;
+  h.add_study(8);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2);
+  const std::vector<TrialJob> jobs = worker.expect<Pack>().trials;
+  EXPECT_EQ(commits_of_a_turnaround(h, worker, jobs, Outcome::completed), 1u);
+}
+
+TEST(DispatcherTest, AFailureIsStoredBeforeTheNextPackIsLeasedForItMayPauseTheStudy) {
+  Harness h;
+  h.add_study(8, 0, true, 0);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 1);
+  const std::vector<TrialJob> jobs = worker.expect<Pack>().trials;
+  EXPECT_EQ(commits_of_a_turnaround(h, worker, jobs, Outcome::failed), 2u);
 }
 
 TEST(DispatcherTest, AWorkerIsGivenNoMoreThanItSaysThatItCanFinish) {
