@@ -609,15 +609,20 @@ TEST(DispatcherTest, LargePacksAreFilledBesideSmallOnes) {
   EXPECT_EQ(spread(h), (std::map<std::string, std::size_t>{{"cpu", 4}, {"gpu", 11}}));
 }
 
-/// The store's thread stands still until `go_on`.
+/// The store's thread stands still, amid a transaction, until `go_on`.
 struct StandingStore {
   explicit StandingStore(Harness& h) {
     h.on_io([&] {
-      h.store->async(h.io->get_executor(), [until = go_on.get_future().share()](Store&) { until.wait(); return std::monostate{}; },
-                     [](StoreResult<std::monostate>) {});
+      auto stand = [this, until = go_on.get_future().share()](Store&) {
+        stands.set_value();
+        until.wait();
+        return std::monostate{};
+      };
+      h.store->async(h.io->get_executor(), std::move(stand), [](StoreResult<std::monostate>) {});
     });
+    stands.get_future().wait();
   }
-  std::promise<void> go_on;
+  std::promise<void> go_on, stands;
 };
 
 std::uint64_t commits(Harness& h) {
