@@ -161,7 +161,6 @@ TEST_F(SimulatedWorkerTest, ShutdownWithWorkersHandsBackTrialsThatOutlastTheDrai
     first->signal(SIGTERM);
     EXPECT_EQ(first->wait(std::chrono::seconds(60)), 0);
   }
-  const auto given_before = system.sql("select count(*) from attempts where outcome = 'preempted'")[0][0].get<std::int64_t>();
   const auto a = worker("a", "formula:4", {"--simulate-epoch-s", "3600"}), b = worker("b", "formula:4", {"--simulate-epoch-s", "3600"});
   system.wait_until([&] { return system.sql("select count(distinct worker_id) from attempts where outcome is null")[0][0] == 2; });
   const auto asked = system.sql("select count(*) from trials")[0][0];
@@ -169,8 +168,10 @@ TEST_F(SimulatedWorkerTest, ShutdownWithWorkersHandsBackTrialsThatOutlastTheDrai
   EXPECT_EQ(a->wait(std::chrono::seconds(120)), 0) << a->err();
   EXPECT_EQ(b->wait(std::chrono::seconds(120)), 0) << b->err();
   EXPECT_EQ(system.daemon().wait(std::chrono::seconds(120)), 0) << system.daemon().err();
-  EXPECT_GE(system.sql("select count(*) from attempts where outcome = 'preempted'")[0][0].get<std::int64_t>(), given_before + 4) << "two each, in training";
-  EXPECT_EQ(system.sql("select count(*) from attempts where outcome is null or outcome not in ('completed', 'preempted')")[0][0], 0);
+  // Of the first worker one may be lost: a pack that crossed its word that it leaves.
+  const std::string theirs = "select count(*), count(distinct name) from attempts join workers on workers.id = worker_id where name in ('a', 'b') and ";
+  EXPECT_EQ(system.sql(theirs + "outcome = 'preempted'")[0][1], 2);
+  EXPECT_EQ(system.sql(theirs + "(outcome is null or outcome <> 'preempted')")[0][0], 0);
   EXPECT_EQ(system.sql("select sum(failures), count(*) from trials"), json::array({json::array({0, asked})})) << "no retry is used";
   EXPECT_EQ(system.sql("select count(*) from trials where state = 'leased'")[0][0], 0);
 
