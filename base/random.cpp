@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/vector_clones.h"
+
 namespace fusion {
 
 std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
@@ -57,8 +59,7 @@ namespace {
 constexpr std::size_t kBlocks = 64;  // side by side, so that the compiler makes vectors of them
 
 /// Two numbers of each of kBlocks blocks; the block function as above.
-[[gnu::target_clones("avx512f", "avx2", "default")]] void uniforms_of_blocks(std::uint64_t first_block, std::uint64_t stream,
-                                                                             std::uint64_t seed, double* out) {
+FUSION_VECTOR_CLONES void uniforms_of_blocks(std::uint64_t first_block, std::uint64_t stream, std::uint64_t seed, double* out) {
   std::uint32_t c0[kBlocks], c1[kBlocks], c2[kBlocks], c3[kBlocks];
   for (std::size_t i = 0; i < kBlocks; ++i) {
     const std::uint64_t block = first_block + i;

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/vector_clones.h"
 #include "model/torch_compat.h"
 
 // Compiled with -ffp-contract=off (CMakeLists.txt).
@@ -34,12 +35,12 @@ template <typename T>
   }
 }
 
-[[gnu::target_clones("avx512f", "avx2", "default")]] void update_float(float* theta, const float* grad, float* m, float* v,
-                                                                       std::int64_t count, const Factors<float>& f) {
+FUSION_VECTOR_CLONES void update_float(float* theta, const float* grad, float* m, float* v, std::int64_t count,
+                                       const Factors<float>& f) {
   update(theta, grad, m, v, count, f);
 }
-[[gnu::target_clones("avx512f", "avx2", "default")]] void update_double(double* theta, const double* grad, double* m, double* v,
-                                                                        std::int64_t count, const Factors<double>& f) {
+FUSION_VECTOR_CLONES void update_double(double* theta, const double* grad, double* m, double* v, std::int64_t count,
+                                        const Factors<double>& f) {
   update(theta, grad, m, v, count, f);
 }
 

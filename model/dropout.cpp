@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/vector_clones.h"
 #include "model/random_streams.h"
 
 #if defined(__x86_64__)
@@ -18,9 +19,8 @@ namespace {
 constexpr int kLanes = 64;  // blocks at a time; with fewer, GCC unrolls the loops below before it can vectorise them
 using Words = std::array<std::uint32_t, kLanes>;
 
-[[gnu::target_clones("avx512f", "avx2", "default")]] void make_blocks(std::uint64_t first_block, std::uint64_t stream,
-                                                                      std::uint64_t seed, std::uint32_t threshold, float kept,
-                                                                      float* out) {
+FUSION_VECTOR_CLONES void make_blocks(std::uint64_t first_block, std::uint64_t stream, std::uint64_t seed,
+                                      std::uint32_t threshold, float kept, float* out) {
   std::uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
   for (int i = 0; i < kLanes; ++i) {
     const std::uint64_t block = first_block + static_cast<std::uint64_t>(i);

@@ -34,7 +34,7 @@ class LogKeeperTest : public ::testing::Test {
   }
   /// Writes about 15 pages, and waits for the answer.
   void write() {
-    asio::io_context io;
+    io.restart();
     group->async(
         io.get_executor(), [this](Store& store) { return add_trials(store, study, 50, 50 * written).size(); },
         [](StoreResult<std::size_t> added) { EXPECT_EQ(added.value(), 50u); });
@@ -51,6 +51,7 @@ class LogKeeperTest : public ::testing::Test {
   StudyId study;
   ReaderGate gate;
   std::int64_t written = 0;
+  asio::io_context io;  // outlives the store thread, which may still be amid its wake-up when the answer is here
   std::optional<GroupCommit> group;
 };
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/vector_clones.h"
 
 namespace fusion {
 
@@ -37,10 +38,7 @@ using Lanes = double __attribute__((vector_size(kBlock * sizeof(double))));
 static_assert(kColumns % kBlock == 0 && kSpectrogramSize % kFrames == 0);
 
 /// out[column][segment] = sum over n of samples[segment * hop + n] * table[n][column], n ascending.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-__attribute__((target_clones("default", "avx2", "avx512f")))
-#endif
-void transform(const double* samples, int length, int hop, const double* table, double* out) {
+FUSION_VECTOR_CLONES void transform(const double* samples, int length, int hop, const double* table, double* out) {
   for (int block = 0; block < kColumns / kBlock; ++block) {
     const double* columns = table + static_cast<std::ptrdiff_t>(block) * length * kBlock;
     for (int frame = 0; frame < kSpectrogramSize; frame += kFrames) {
