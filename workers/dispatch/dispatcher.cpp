@@ -533,14 +533,25 @@ void Dispatcher::granted(const std::string& name, const std::weak_ptr<WorkerSess
     entry->second.job.attempts = *attempt;
     jobs.push_back({trials[i], *attempt, entry->second.job.architecture, entry->second.job.seed});
   }
-  if (here) {
+  if (here && !worker.leaving) {
     deliver(worker, study, std::move(jobs));
     return;
   }
+  const bool said_goodbye = worker.leaving;
   for (const TrialJob& job : jobs) {
     auto lease = leases_.release(Held{job.trial, job.attempt}, name);
-    if (lease) lose(std::move(*lease), "the worker left before the trial reached it");
+    if (!lease) continue;
+    if (said_goodbye) return_crossed(std::move(*lease));
+    else lose(std::move(*lease), "the worker left before the trial reached it");
   }
+}
+
+// What was on its way to a worker that said good-bye, and never was in its hands, uses up no retry.
+void Dispatcher::return_crossed(Lease lease) {
+  if (lease.doomed) return;
+  const std::string name = lease.worker;
+  TrialOutcome outcome = outcome_without_score(lease.what, Outcome::preempted, "the worker left before the trial reached it");
+  end_attempt(name, std::move(outcome), std::move(lease), false);
 }
 
 void Dispatcher::deliver(Worker& worker, StudyId study, std::vector<TrialJob> jobs) {
@@ -712,6 +723,9 @@ void Dispatcher::leave(const WorkerSession& session, const std::string& reason) 
   if (id) note_left(worker->hello.name, id, reason);
   // One that said good-bye does not come back: what crossed its word on the way is queued again at once.
   if (worker->leaving) {
+    for (const Held& what : leases_.of_worker(worker->hello.name)) {
+      if (!leases_.find(what)->named) return_crossed(*leases_.release(what, worker->hello.name));
+    }
     lose_unnamed(*worker, {}, "the worker left");
     retrainings_.lose_unnamed(worker->hello.name, {}, false, "the worker left");
   }

@@ -230,6 +230,7 @@ class Dispatcher {
   void grant(Worker& worker, StudyId study, std::vector<TrialId> trials);
   void granted(const std::string& worker, const std::weak_ptr<WorkerSession>& session, StudyId study,
                const std::vector<TrialId>& trials, StoreResult<std::vector<std::optional<int>>>& attempts);
+  void return_crossed(Lease lease);
   void deliver(Worker& worker, StudyId study, std::vector<TrialJob> jobs);
   void put_back(const std::vector<TrialId>& trials);
 
