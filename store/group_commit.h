@@ -44,7 +44,9 @@ struct StoreFigures {
 ///
 /// Work that throws is rolled back alone; its answer carries the exception. To that end the work of a group may be run twice: it must not
 /// change what it holds, nor swallow what the store throws. If the commit itself fails (disk full), every answer of that group carries the
-/// StoreError and `on_broken` is called once: the daemon must stop, nothing more is accepted. `async` may be called from any thread. Destruction finishes what was posted, then joins the thread.
+/// StoreError and `on_broken` is called once: the daemon must stop, nothing more is accepted. The same, with no answer lost, where the file cannot
+/// be synced when the log is moved into it (store/log_keeper.h). `async` may be called from any thread. Destruction finishes what was posted, then
+/// joins the thread.
 class GroupCommit {
  public:
   GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken);
