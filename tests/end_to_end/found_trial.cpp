@@ -46,8 +46,10 @@ std::string FoundTrialTest::state(std::int64_t retraining) {
 }
 
 void FoundTrialTest::wait_for_completion(std::int64_t retraining, std::chrono::seconds limit) {
-  system.wait_until([&] { return state(retraining) != "queued" && state(retraining) != "leased"; }, limit);
-  EXPECT_EQ(state(retraining), "completed") << system.daemon().err();
+  std::string now;  // read once per turn: between two reads an attempt may be given back and leased again
+  const auto ended = [&] { return (now = state(retraining)) != "queued" && now != "leased"; };
+  system.wait_until(ended, limit);
+  EXPECT_EQ(now, "completed") << system.daemon().err();
 }
 
 void FoundTrialTest::wait_for_epoch(std::int64_t retraining, int epoch) {
