@@ -19,8 +19,8 @@ constexpr std::size_t kLargestGroup = 4096;
 // by then. So a group is all that arrived while the last one was being synced to disk, without a timer and without a lock of
 // ours. Everything below the constructor runs on the store thread.
 struct GroupCommit::Impl {
-  Impl(Store store_, std::function<void(std::exception_ptr)> on_broken_)
-      : store(std::move(store_)), on_broken(std::move(on_broken_)) {}
+  Impl(Store store_, std::function<void(std::exception_ptr)> on_broken_, RightOfWay* way_)
+      : store(std::move(store_)), on_broken(std::move(on_broken_)), way(way_) {}
 
   void arrive(Item item);
   void flush();
@@ -31,6 +31,7 @@ struct GroupCommit::Impl {
 
   Store store;
   std::function<void(std::exception_ptr)> on_broken;
+  RightOfWay* way;
   std::vector<Item> inbox;
   bool flush_posted = false;
   std::exception_ptr broken;  ///< set once a commit failed
@@ -57,6 +58,7 @@ void GroupCommit::Impl::arrive(Item item) {
 void GroupCommit::Impl::flush() {
   std::vector<Item> group = std::exchange(inbox, {});
   if (group.empty()) return;
+  const RightOfWay::Hold hold(way);
   std::vector<std::exception_ptr> errors(group.size());
   try {
     if (broken) std::rethrow_exception(broken);
@@ -122,8 +124,8 @@ void GroupCommit::Impl::break_off(std::exception_ptr cause) {
   if (on_broken) on_broken(cause);
 }
 
-GroupCommit::GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken)
-    : impl_(std::make_unique<Impl>(std::move(store), std::move(on_broken))) {
+GroupCommit::GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken, RightOfWay* way)
+    : impl_(std::make_unique<Impl>(std::move(store), std::move(on_broken), way)) {
   impl_->thread = std::thread([impl = impl_.get()] { impl->io.run(); });
 }
 

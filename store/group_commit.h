@@ -9,6 +9,7 @@
 
 #include "base/asio.h"
 #include "base/metrics.h"
+#include "store/right_of_way.h"
 #include "store/store.h"
 
 namespace fusion {
@@ -46,10 +47,10 @@ struct StoreFigures {
 /// change what it holds, nor swallow what the store throws. If the commit itself fails (disk full), every answer of that group carries the
 /// StoreError and `on_broken` is called once: the daemon must stop, nothing more is accepted. The same, with no answer lost, where the file cannot
 /// be synced when the log is moved into it (store/log_keeper.h). `async` may be called from any thread. Destruction finishes what was posted, then
-/// joins the thread.
+/// joins the thread. `way`, if there is one, is taken while a group is worked on (store/right_of_way.h) and outlives this.
 class GroupCommit {
  public:
-  GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken);
+  GroupCommit(Store store, std::function<void(std::exception_ptr)> on_broken, RightOfWay* way = nullptr);
   ~GroupCommit();
 
   /// `work(Store&)` on the store thread; `done(StoreResult<R>)` on `executor` after the commit. R is what work returns; for

@@ -134,11 +134,11 @@ int authorize(void*, int action, const char* first, const char* second, const ch
   }
 }
 
-/// While it lives, statements of the connection may only read, and stop at the deadline.
+/// While it lives, statements of the connection may only read, give way, and stop at the deadline.
 class Guard {
  public:
-  Guard(Database& database, std::chrono::milliseconds deadline)
-      : database_(&database), end_(std::chrono::steady_clock::now() + std::min(deadline, kLongestDeadline)) {
+  Guard(Database& database, std::chrono::milliseconds deadline, const RightOfWay* way)
+      : database_(&database), end_(std::chrono::steady_clock::now() + std::min(deadline, kLongestDeadline)), giving_way_(way) {
     sqlite3_set_authorizer(database.handle(), authorize, nullptr);
     sqlite3_progress_handler(database.handle(), kStepsPerLook, past_deadline, this);
     database.wait_at_most(deadline.count());
@@ -150,12 +150,15 @@ class Guard {
   }
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
-  bool passed() const { return std::chrono::steady_clock::now() >= end_; }
 
  private:
-  static int past_deadline(void* self) { return static_cast<const Guard*>(self)->passed() ? 1 : 0; }
+  static int past_deadline(void* self) {
+    Guard& guard = *static_cast<Guard*>(self);
+    return guard.giving_way_.look(guard.end_) >= guard.end_ ? 1 : 0;
+  }
   Database* database_;
   std::chrono::steady_clock::time_point end_;
+  GivingWay giving_way_;
 };
 
 json run_guarded(const Database& database, const std::string& sql, std::int64_t row_limit) {
@@ -193,6 +196,7 @@ struct StoreReader::Impl {
 
   Database database;
   StatementCache statements;
+  const RightOfWay* way = nullptr;
 };
 
 StoreReader StoreReader::open(const std::string& path) {
@@ -213,6 +217,8 @@ StoreReader::StoreReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 StoreReader::StoreReader(StoreReader&&) noexcept = default;
 StoreReader& StoreReader::operator=(StoreReader&&) noexcept = default;
 StoreReader::~StoreReader() = default;
+
+void StoreReader::give_way(const RightOfWay* way) { impl_->way = way; }
 
 // ---- studies
 
@@ -439,7 +445,7 @@ json StoreReader::query(const std::string& sql, std::int64_t row_limit, std::chr
   if (row_limit < 0) {
     throw StoreError("the row limit of a query must be 0 or more, got " + std::to_string(row_limit));
   }
-  const Guard guard(impl_->database, deadline);
+  const Guard guard(impl_->database, deadline, impl_->way);
   try {
     return run_guarded(impl_->database, sql, row_limit);
   } catch (const StoreError& error) {

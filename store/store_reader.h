@@ -11,6 +11,7 @@
 #include "base/id.h"
 #include "space/retraining.h"
 #include "space/trial.h"
+#include "store/right_of_way.h"
 #include "store/store.h"
 
 namespace fusion {
@@ -47,6 +48,9 @@ class StoreReader {
   StoreReader& operator=(StoreReader&&) noexcept;
   ~StoreReader();
 
+  /// Queries give way to the store's thread from now on (store/right_of_way.h); `way` outlives this.
+  void give_way(const RightOfWay* way);
+
   nlohmann::json studies() const;                             ///< [study summary]
   std::optional<nlohmann::json> study(StudyId id) const;      ///< summary + spec + dataset + last fit + counts per state
   nlohmann::json trials(StudyId study, const TrialQuery& query) const;
@@ -63,7 +67,7 @@ class StoreReader {
   std::optional<StudyHistory> history(StudyId id) const;
 
   /// One read-only statement of the user's: {"columns": [...], "rows": [[...]], "truncated": bool}. Throws StoreError with
-  /// SQLite's words for bad SQL or one that writes, and when the deadline passes.
+  /// SQLite's words for bad SQL or one that writes, and when the deadline passes. Gives way while it runs, if told to.
   nlohmann::json query(const std::string& sql, std::int64_t row_limit, std::chrono::milliseconds deadline) const;
 
  private:

@@ -93,6 +93,7 @@ struct Daemon::Impl {
   asio::thread_pool search;  // destroyed after io: handlers left there own strands of it
   asio::io_context io{1};
   ReaderGate gate;
+  RightOfWay way;
   std::unique_ptr<GroupCommit> store;
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<StudyHost> studies;
@@ -136,9 +137,8 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   std::vector<StudyRecord> found = opened.studies();
   opened.ask_readers(&gate);
   gate.on_drained([this] { store->tend_log(); });
-  store = std::make_unique<GroupCommit>(std::move(opened), [this](std::exception_ptr error) {
-    asio::post(io, [this, error] { store_broken(error); });
-  });
+  const auto broken = [this](std::exception_ptr error) { asio::post(io, [this, error] { store_broken(error); }); };
+  store = std::make_unique<GroupCommit>(std::move(opened), broken, &way);
   DispatchOptions options = dispatch_options(config);
   options.on_ended = [this](const Ended& ended) { studies->on_ended(ended); };
   options.on_paused = [this](StudyId study, const std::string& why) { studies->on_paused(study, why); };
@@ -146,7 +146,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   studies = std::make_unique<StudyHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, config.db);
   retrainings = std::make_unique<RetrainingHost>(io.get_executor(), search, *store, *dispatcher, config.data_roots, artifacts);
   files = std::make_unique<RetrainingFiles>(io, *dispatcher, config.uploads);
-  readers = std::make_unique<ReaderPool>(config.db, config.reader_threads, &gate);
+  readers = std::make_unique<ReaderPool>(config.db, config.reader_threads, &gate, &way);
   backups = std::make_unique<BackupHost>(io.get_executor(), config.db);
   api = std::make_unique<Api>(Api::Parts{io.get_executor(), *readers, *studies, *retrainings, *files, *dispatcher, *backups, *store, config.db, clock.steady(),
                                          config.data_roots, [this](bool drain) { stop(drain, "asked for over HTTP"); }, [this] { return not_ready(); },

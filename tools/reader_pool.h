@@ -28,7 +28,7 @@ struct ReaderFigures {
 };
 
 /// Who asks: the API's own pages, which are small, or somebody's SQL, which may scan everything. The latter has threads of its own, so that pages
-/// do not wait for it, and where processors are short these come behind all others, so that workers do not either.
+/// do not wait for it, and where processors are short these come behind all others and give way to the store's thread, so that workers do not either.
 enum class Asker { page, person };
 
 /// Read-only queries on threads of their own, each with its own connection, so that nobody waits for them.
@@ -38,10 +38,11 @@ class ReaderPool {
 
   /// So many threads for each kind of asker. Connections are opened by the threads that use them, on first use. Each query takes a turn at the
   /// gate, if there is one, so that the log can be emptied although somebody always asks.
-  ReaderPool(std::string database, int threads, ReaderGate* gate = nullptr)
+  ReaderPool(std::string database, int threads, ReaderGate* gate = nullptr, const RightOfWay* way = nullptr)
       : figures_(2 * threads),
         database_(std::move(database)),
         gate_(gate),
+        way_(way),
         pages_(static_cast<std::size_t>(threads)),
         people_(static_cast<std::size_t>(threads)) {}
   ~ReaderPool() { join(); }
@@ -67,6 +68,7 @@ class ReaderPool {
         if (opened.empty() && asker == Asker::person) ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);  // of the thread: Linux
         if (!reader || opened != database_) {
           reader.emplace(StoreReader::open(database_));
+          if (asker == Asker::person) reader->give_way(way_);
           opened = database_;
         }
         const ReaderGate::Turn turn(gate_);
@@ -91,6 +93,7 @@ class ReaderPool {
   ReaderFigures figures_;
   std::string database_;
   ReaderGate* gate_;
+  const RightOfWay* way_;
   asio::thread_pool pages_, people_;
 };
 
