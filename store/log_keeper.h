@@ -12,7 +12,7 @@ class ReaderGate;
 
 /// When the write-ahead log is moved into the file. Pages of 4096 bytes: 256 are a megabyte.
 struct LogLimits {
-  std::int64_t checkpoint_pages = 4096;  ///< about every 16 MB. Shorter: less to read on a start after a crash, more to write
+  std::int64_t checkpoint_pages = 8192;  ///< about every 32 MB. Shorter: less to read on a start after a crash, more to write
   std::int64_t longest_pages = 16'384;   ///< 64 MB: beyond it, readers are asked to pause for a moment (store/reader_gate.h)
 
   /// `checkpoint_mb` and `longest_mb` over `base`; finishes the reader.
