@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/digest.h"
 #include "base/files.h"
 #include "space/manifest_files.h"
 #include "store/store_reader.h"
@@ -83,17 +84,45 @@ class TwoHostsTest : public ::testing::Test {
     port.pop_back();
     url_ = "https://" + std::string(TwoHosts::kAddress[0]) + ":" + port;
   }
-  void start_worker(const std::string& name) {
+  void start_worker(const std::string& name, const std::string& cache = "cache", int host = 1) {
     worker_ = std::make_unique<Process>(
-        hosts_->on(1, {testing::program("fusion-worker"), "--connect", url_, "--ca", here("ca.pem"), "--token-file", here("worker.token"), "--cache",
-                       here("cache"), "--name", name, "--pack", "2"}),
+        hosts_->on(host, {testing::program("fusion-worker"), "--connect", url_, "--ca", here("ca.pem"), "--token-file", here("worker.token"), "--cache",
+                          here(cache), "--name", name, "--pack", "2"}),
         options("here"));
   }
-  void submit() {
+  std::string ask(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"--url", url_, "--ca", there("tls/ca.pem"), "--token-file", there("submit.token")});
+    return ctl(std::move(arguments));
+  }
+  void submit(const json& changes = json::object()) {
     json study = testing::System::small_study();
     study["dataset"] = there("features/features.json");
+    study.update(changes);
     write_atomically(there("study.json"), study.dump());
-    ctl({"--url", url_, "--ca", there("tls/ca.pem"), "--token-file", there("submit.token"), "submit", there("study.json")});
+    ask({"submit", there("study.json")});
+  }
+  /// Of trial 1, some hundred epochs. Returns its folder on the daemon's host.
+  fs::path retrain() {
+    ask({"retrain", "--trial", "1", "--finetune", "none", "--width", "32", "--epochs", "300"});
+    return sql("select folder from retrainings order by id desc limit 1")[0][0].get<std::string>();
+  }
+  /// The newest checkpoint there; 0: none.
+  static int checkpoint_in(const fs::path& folder) {
+    int newest = 0;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      int epoch = 0;
+      if (std::sscanf(entry.path().filename().c_str(), "checkpoint-%d.safetensors", &epoch) == 1) newest = std::max(newest, epoch);
+    }
+    return newest;
+  }
+  template <typename Condition>
+  void wait(Condition condition) {
+    for (const auto end = std::chrono::steady_clock::now() + seconds(500); std::chrono::steady_clock::now() < end;) {
+      if (condition()) return;
+      std::this_thread::sleep_for(milliseconds(20));
+    }
+    FAIL() << "not in time; the worker said:\n" << worker_->err() << "\nthe daemon said:\n" << daemon_->err();
   }
   json sql(const std::string& statement) { return StoreReader::open(there("fusion.db")).query(statement, 100'000, seconds(10))["rows"]; }
   void wait_for_completed(std::int64_t trials) {
@@ -179,6 +208,46 @@ TEST_F(TwoHostsTest, AWorkerKilledAmidItsFetchOnABadNetworkIsFollowedByOneThatGo
   start_worker("second");
   expect_each_of_27_scored_once();
   expect_features_in_cache();
+}
+
+TEST_F(TwoHostsTest, ARetrainingGoesOnOnAnotherHostFromWhatTheKilledOneSent) {
+  hosts_->set_weather(milliseconds(10), 0.01);
+  submit({{"strategy", {{"name", "random"}, {"trials", 1}}}});
+  start_worker("first");
+  wait_for_completed(1);
+  const fs::path folder = retrain();
+  wait([&] { return checkpoint_in(folder) >= 3; });
+  worker_->signal(SIGKILL);
+  worker_->wait(seconds(30));
+  const int sent = checkpoint_in(folder);
+  ASSERT_LT(sent, 300) << "it was to be killed amid it";
+  start_worker("second", "cache2");
+  wait([this] { return sql("select state from retrainings")[0][0] == "completed"; });
+  EXPECT_EQ(sql("select attempt, outcome from retraining_attempts order by attempt"), (json::array({{1, "lost"}, {2, "completed"}})));
+  const json begun = sql("select min(epoch) from retraining_epochs where attempt = 2")[0][0];
+  EXPECT_GE(begun, sent);
+  EXPECT_EQ(sql("select count(distinct epoch) from retraining_epochs")[0][0], 301);
+  std::size_t checkpoints = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    checkpoints += name.starts_with("checkpoint-") ? 1 : 0;
+    EXPECT_TRUE(name == ".mark" || !name.starts_with(".")) << name;
+  }
+  EXPECT_LE(checkpoints, 2u);
+  EXPECT_EQ(testing::run(hosts_->on(1, {"/usr/bin/test", "-e", folder.string()}), options("here")).status, 1) << "it is no shared folder";
+  std::printf("killed with checkpoint %d of 301 sent; the next worker told of epoch %s first\n", sent, begun.dump().c_str());
+  ask({"export", "--retraining", "1", "--format", "safetensors", "-o", there("far.safetensors")});
+  EXPECT_EQ(sql("select sha256 from artifacts where name = 'model.safetensors'")[0][0], sha256_of_file(there("far.safetensors")));
+
+  worker_->signal(SIGTERM);
+  EXPECT_EQ(worker_->wait(seconds(60)), 0) << worker_->err();
+  hosts_->set_weather(milliseconds(0), 0);
+  start_worker("near", "cache3", 0);
+  retrain();
+  wait([this] { return sql("select state from retrainings where id = 2")[0][0] == "completed"; });
+  EXPECT_FALSE(fs::exists(here("cache3"))) << "it shares the folder";
+  ask({"export", "--retraining", "2", "--format", "safetensors", "-o", there("near.safetensors")});
+  EXPECT_EQ(sha256_of_file(there("near.safetensors")), sha256_of_file(there("far.safetensors"))) << "as if nothing had happened";
 }
 
 }  // namespace

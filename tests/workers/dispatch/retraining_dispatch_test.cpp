@@ -7,6 +7,7 @@
 
 #include "store/store_reader.h"
 #include "tests/workers/dispatch/harness.h"
+#include "workers/protocol/retraining_data.h"
 
 namespace fusion {
 namespace {
@@ -75,6 +76,22 @@ RetrainingResult result(HeldRetraining held, Outcome outcome = Outcome::complete
 }
 
 RetrainingEpochReport epoch(HeldRetraining held, int number) { return {held, {number, 2, 1.5, 1.25, 0.5, 1e-3, 2, 100}}; }
+
+TEST(RetrainingDispatchTest, WhoCannotRetrainOnDataStillSearchesOnIt) {
+  Harness h;
+  ScriptedWorker far(h.port()), near(h.port());
+  far.join("far");
+  Heartbeat beat;
+  beat.condition.unreadable = {{protocol::retraining_data(std::string(64, 'd')), "the artifacts folder is not on this host"}};
+  far.say(beat);
+  h.wait_until([&] { return !h.dispatcher->workers_json().at(0).at("condition").at("unreadable").empty(); });
+  const RetrainingId id = submit(h);
+  h.add_study(1);
+  EXPECT_EQ(far.expect<Pack>().trials.size(), 1u);
+  EXPECT_EQ(state(h, id), RetrainingState::queued);
+  near.join("near");
+  EXPECT_EQ(near.expect<RetrainingLease>().job.retraining, id);
+}
 
 TEST(RetrainingDispatchTest, IsLeasedReportedWatchedAndAcknowledged) {
   Harness h;
