@@ -62,6 +62,7 @@ Report run(const Options& options, const std::string& fusiond) {
   add(report.rows, attack_tokens(target));
   add(report.rows, attack_requests(target));
   add(report.rows, attack_paths(target));
+  add(report.rows, attack_files(target));
   add(report.rows, attack_frames(target));
   add(report.rows, attack_leases(target, honest.held()));
   add(report.rows, slow_clients(target, options.slow, std::chrono::seconds(120)));

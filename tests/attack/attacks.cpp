@@ -2,8 +2,10 @@
 
 #include <openssl/ssl.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "base/error.h"
 
 namespace fusion::attack {
@@ -292,6 +294,99 @@ std::vector<Row> attack_paths(const Target& target) {
   rows.push_back(control);
   if (good.status == 201) rows.push_back(paths_in_artifacts(target));
   client.ask("POST", "/api/v1/retrainings/1/cancel", target.submit, "{}");
+  return rows;
+}
+
+// ---- files of a retraining
+
+namespace {
+
+/// A file that a worker sends of the attempt that it was leased.
+struct Upload {
+  RetrainingId retraining;
+  int attempt = 0;
+  std::string sha256;
+  std::uint64_t bytes = 0;
+  std::string path(const std::string& name, int of_attempt, std::uint64_t of_bytes) const {
+    return "/api/v1/retrainings/" + to_string(retraining) + "/files/" + name + "?attempt=" + std::to_string(of_attempt) + "&sha256=" + sha256 +
+           "&bytes=" + std::to_string(of_bytes);
+  }
+  std::string path(const std::string& name) const { return path(name, attempt, bytes); }
+};
+
+/// Files in a retraining's folder, but for the mark that tells who shares it.
+std::string left_in(const std::string& folder) {
+  std::string names;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    if (entry.path().filename() != ".mark") names += (names.empty() ? "" : " ") + entry.path().filename().string();
+  }
+  return names.empty() ? "nothing" : names;
+}
+
+Row broken_off(const Target& target, const Upload& upload) {
+  Row made = row("upload: body shorter than its head says", "nothing kept");
+  {
+    HttpsClient client(target);
+    client.try_send("PUT " + upload.path("short.bin") + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + target.other_worker +
+                    "\r\nContent-Length: 1000\r\n\r\n" + std::string(500, 'x'));
+  }
+  HttpsClient client(target);
+  const Answer answer = client.ask("PUT", upload.path("short.bin"), target.other_worker, "");
+  const json body = json::parse(answer.body, nullptr, false);
+  const bool nothing = answer.status == 200 && body.is_object() && body.value("have", 1) == 0;
+  made.add(nothing ? "nothing kept" : answer.body, nothing);
+  return made;
+}
+
+Row names_of_uploads(const Target& target, const Upload& upload, const std::string& body) {
+  Row made = row("upload: names that lead out", "400, 404 or 422");
+  for (const std::string name : {"..%2fmodel.pt", "..%2f..%2foutside%2fsecret.txt", "%2e%2e", "%2fetc%2fcron.d%2fx", ".hidden", "a%00b", "a%0ab", "..%5cx",
+                                 "link%2fx", "%7e"}) {
+    HttpsClient client(target);
+    const unsigned status = client.ask("PUT", upload.path(name), target.other_worker, body).status;
+    made.add(std::to_string(status), status == 404 || status == 422 || status == 400);
+  }
+  return made;
+}
+
+}  // namespace
+
+std::vector<Row> attack_files(const Target& target) {
+  HttpsClient submitter(target);
+  const Answer submitted = submitter.ask("POST", "/api/v1/retrainings", target.submit, retraining(target, "features/features.json").dump());
+  if (submitted.status != 201) throw DataError("the retraining was not taken: " + submitted.body);
+  Worker worker(target, target.other_worker);
+  if (!worker.join("sender")) throw DataError("the sender was refused: " + worker.end());
+  const auto lease = worker.await<protocol::RetrainingLease>();
+  if (!lease) throw DataError("the sender was given no retraining: " + worker.end());
+  const std::string body(1'000, 'x');
+  const Upload upload{lease->job.retraining, lease->job.attempt, sha256_of(body), body.size()};
+  Upload lie = upload;
+  lie.sha256 = std::string(64, '0');
+  const auto put = [&](const std::string& name, const std::string& expected, const std::string& path, const std::string& token, const std::string& sent) {
+    return asked(target, "upload: " + name, expected, "PUT", path, token, sent, 3);
+  };
+  std::vector<Row> rows;
+  rows.push_back(put("no token", "401", upload.path("model.pt"), "", body));
+  rows.push_back(put("token of role read", "403", upload.path("model.pt"), target.read, body));
+  rows.push_back(put("token of role submit", "403", upload.path("model.pt"), target.submit, body));
+  rows.push_back(put("another worker's attempt", "403", upload.path("model.pt"), target.worker, body));
+  rows.push_back(put("an attempt that never began", "409", upload.path("model.pt", upload.attempt + 1, body.size()), target.other_worker, body));
+  rows.push_back(names_of_uploads(target, upload, body));
+  rows.push_back(put("10 MB at once", "413", upload.path("model.pt"), target.other_worker, std::string(kTenMegabytes, 'x')));
+  rows.push_back(put("a file of a petabyte", "413", upload.path("model.pt", upload.attempt, 1'000'000'000'000'000), target.other_worker, body));
+  rows.push_back(put("body longer than was told", "400", upload.path("model.pt", upload.attempt, 999), target.other_worker, body));
+  rows.push_back(put("body of another digest", "422", lie.path("model.pt"), target.other_worker, body));
+  const std::string files = "/api/v1/retrainings/" + to_string(upload.retraining) + "/files?attempt=" + std::to_string(upload.attempt);
+  rows.push_back(asked(target, "upload: list of another worker's files", "403", "GET", files, target.worker, "", 3));
+  rows.push_back(broken_off(target, upload));
+  rows.push_back(put("as it should be, for comparison", "200", upload.path("model.pt"), target.other_worker, body));
+  Row left = row("upload: what all that left there", "model.pt");
+  const std::string names = left_in(lease->job.folder);
+  left.add(names, names == "model.pt");
+  rows.push_back(left);
+  submitter.ask("POST", "/api/v1/retrainings/" + to_string(upload.retraining) + "/cancel", target.submit, "{}");
   return rows;
 }
 

@@ -24,6 +24,8 @@ std::vector<Row> attack_tokens(Target& target);
 std::vector<Row> attack_requests(const Target& target);
 /// Every field of the API that a client may put a path into, by several ways out.
 std::vector<Row> attack_paths(const Target& target);
+/// The files of a retraining that a worker of token `other_worker` holds.
+std::vector<Row> attack_files(const Target& target);
 std::vector<Row> attack_frames(const Target& target);
 /// `honest` is leased to another worker, named "honest".
 std::vector<Row> attack_leases(const Target& target, const protocol::Held& honest);

@@ -33,7 +33,7 @@ HttpsClient::HttpsClient(const Target& target, const std::string& address) : con
 Answer HttpsClient::ask(const std::string& method, const std::string& path, const std::string& token, const std::string& body) {
   std::string text = method + " " + path + " HTTP/1.1\r\nHost: " + kLoopback + "\r\n";
   if (!token.empty()) text += "Authorization: Bearer " + token + "\r\n";
-  if (method == "POST") text += "Content-Length: " + std::to_string(body.size()) + "\r\n";
+  if (method == "POST" || method == "PUT") text += "Content-Length: " + std::to_string(body.size()) + "\r\n";
   try_send(text + "\r\n" + body);
   return answer();
 }
