@@ -104,6 +104,7 @@ struct Daemon::Impl {
   std::unique_ptr<Api> api;
   std::unique_ptr<Access> access;
   std::unique_ptr<Server> server;
+  std::unique_ptr<PoolTokens> pool_tokens;
   std::unique_ptr<WorkerPools> pools;
   asio::steady_timer tokens_timer{io};
   std::unique_ptr<TerminationSignals> signals;
@@ -214,7 +215,10 @@ void Daemon::Impl::start_pools() {
   setting.log_level = config.log.level;
   setting.worker_program = config.worker_program;
   setting.folder = fs::absolute(config.db).string() + ".pools";
-  if (access->has_tokens()) setting.token_problem = [this](const std::string& file) { return pool_token_problem(*access, file); };
+  if (access->has_tokens()) {
+    pool_tokens = std::make_unique<PoolTokens>(io, *access);
+    setting.token_problem = [this](const std::string& file, PoolTokens::Say say) { pool_tokens->check(file, std::move(say)); };
+  }
   pools = std::make_unique<WorkerPools>(io, *dispatcher, std::move(setting));
   pools->start();
 }
@@ -316,14 +320,15 @@ void Daemon::Impl::finish_answers() {
   if (!io.stopped()) logger("fusiond")->warn("requests under way were not answered waited_s={}", kLetGo.count());
 }
 
-/// Search and reader threads, which nobody can interrupt. If they are still busy after a while the process ends here: all that was
-/// acknowledged is on disk.
+/// Search and reader threads, and the one of pools' token files, which nobody can interrupt. If they are still busy after a while the process ends
+/// here: all that was acknowledged is on disk.
 void Daemon::Impl::end_threads() {
   std::promise<void> quiet;
   search.stop();
   std::thread waiting([this, &quiet] {
     search.join();
     readers->join();
+    if (pool_tokens) pool_tokens->join();
     quiet.set_value();
   });
   if (quiet.get_future().wait_for(kLetGo) == std::future_status::timeout) {

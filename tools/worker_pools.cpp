@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <climits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <set>
 #include <utility>
@@ -28,6 +29,7 @@ namespace fs = std::filesystem;
 using Steady = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{500};
+constexpr std::chrono::seconds kSlowDisk{10};   // whoever looks is told then what is waited for
 constexpr std::chrono::seconds kStopLimit{20};  // local workers are killed after 15 s
 constexpr int kTrialsPerWorker = 8;             // until a worker has come and said how many it trains at once
 
@@ -64,6 +66,8 @@ struct Pool {
   int pack = kTrialsPerWorker;  // as its workers last said
   std::string token_problem;    // its workers would be turned away
   SteadyTime look_at_token{};   // not before
+  std::optional<SteadyTime> looking_since;  // at the token's file
+  bool token_good = false;      // it was found since the last tick
 };
 
 }  // namespace
@@ -86,7 +90,10 @@ class WorkerPools::Impl {
   void tick();
   PoolState state_of(Pool& pool, const Known& known) const;
   void resize(Pool& pool, const Known& known);
+  bool may_show_token(Pool& pool, bool launches);
   void check_token(Pool& pool);
+  void token_found(Pool& pool, const std::string& problem);
+  void tell_token(Pool& pool, const std::string& problem);
   void shrink(Pool& pool, int count, const Known& known);
   void ended_one(const std::function<void()>& done);
 
@@ -210,19 +217,39 @@ void WorkerPools::Impl::resize(Pool& pool, const Known& known) {
   const int step = pool.sizer.step(Steady::now(), pool.wanted, have);
   if (step < 0) shrink(pool, -step, known);
   const int room = pool.launcher->may_launch();
-  const bool launches = step > 0 && room > 0;
-  if ((launches || !pool.token_problem.empty()) && Steady::now() >= pool.look_at_token) check_token(pool);
-  if (launches && pool.token_problem.empty()) pool.launcher->launch(std::min(step, room));
+  if (may_show_token(pool, step > 0 && room > 0)) pool.launcher->launch(std::min(step, room));
 }
 
-// Before every launch; while it is bad as seldom as what failed is tried again, for the file may lie on a slow disk.
+// The file is looked at before every launch, which then waits for the next tick; while its token is bad as seldom as what failed is tried again.
+bool WorkerPools::Impl::may_show_token(Pool& pool, bool launches) {
+  const std::string& file = pool.options.token_file;
+  if (file.empty() || !setting_.token_problem) return launches;
+  const bool good = std::exchange(pool.token_good, false);
+  if (launches && good) return true;
+  if ((launches || !pool.token_problem.empty()) && Steady::now() >= pool.look_at_token) check_token(pool);
+  if (pool.looking_since && Steady::now() - *pool.looking_since > kSlowDisk) {
+    tell_token(pool, "token_file " + file + ": its disk does not answer; nothing is launched until the file has been read");
+  }
+  return false;
+}
+
 void WorkerPools::Impl::check_token(Pool& pool) {
-  if (pool.options.token_file.empty() || !setting_.token_problem) return;
-  const std::string before = std::exchange(pool.token_problem, setting_.token_problem(pool.options.token_file));
-  if (!pool.token_problem.empty()) pool.look_at_token = Steady::now() + milliseconds_of(setting_.slurm.retry_s);
-  if (pool.token_problem == before) return;
-  if (pool.token_problem.empty()) logger("launch")->info("workers would be let in again pool={}", pool.options.name);
-  else logger("launch")->error("workers would be turned away pool={} reason=\"{}\"", pool.options.name, pool.token_problem);
+  if (pool.options.token_file.empty() || !setting_.token_problem || pool.looking_since) return;
+  pool.looking_since = Steady::now();
+  setting_.token_problem(pool.options.token_file, [this, &pool](const std::string& problem) { token_found(pool, problem); });
+}
+
+void WorkerPools::Impl::token_found(Pool& pool, const std::string& problem) {
+  pool.looking_since.reset();
+  pool.token_good = problem.empty();
+  if (!pool.token_good) pool.look_at_token = Steady::now() + milliseconds_of(setting_.slurm.retry_s);
+  tell_token(pool, problem);
+}
+
+void WorkerPools::Impl::tell_token(Pool& pool, const std::string& problem) {
+  if (problem == std::exchange(pool.token_problem, problem)) return;
+  if (problem.empty()) logger("launch")->info("workers would be let in again pool={}", pool.options.name);
+  else logger("launch")->error("workers would be turned away pool={} reason=\"{}\"", pool.options.name, problem);
 }
 
 void WorkerPools::Impl::tokens_changed() {

@@ -32,9 +32,9 @@ class WorkerPools {
     std::string worker_program;      ///< where a pool names none; default: fusion-worker beside this program
     std::string log_level = "info";
     std::filesystem::path folder;    ///< this daemon's identity towards Slurm, scripts and logs of jobs; made where a pool needs it
-    /// Why workers that show the token of this file would be turned away; empty where they would be let in. Asked before a pool that has one
-    /// launches, so that no job is spent on a refusal. Default: they would be let in.
-    std::function<std::string(const std::string& token_file)> token_problem;
+    /// Finds out why workers that show the token of this file would be turned away, and says it later on the I/O thread; empty where they would be let
+    /// in. Asked before a pool that has one launches, so that no job is spent on a refusal. Default: they would be let in.
+    std::function<void(const std::string& token_file, std::function<void(std::string)> say)> token_problem;
   };
   /// Throws ConfigError with every problem of every pool.
   WorkerPools(boost::asio::io_context& io, Dispatcher& dispatcher, Setting setting);
