@@ -76,7 +76,7 @@ struct RetrainingProgress {
 /// A file that a retraining made.
 struct Artifact {
   std::string name;            ///< "model.pt", "model.safetensors", "architecture.json": unique within the retraining, no path
-  std::string path;            ///< absolute, on the worker's file system
+  std::string path;            ///< absolute, in the retraining's folder as the daemon sees it; while the model is made, as the worker does
   std::int64_t bytes = 0;
   std::string sha256;
   bool operator==(const Artifact&) const = default;
