@@ -144,7 +144,9 @@ bool Api::route_rest(const HttpRequest& request, const std::vector<std::string>&
          },
          "trial", "there is no trial " + path[1], std::move(respond));
   } else if (path.size() == 1 && what == "workers" && get) {
-    respond(answer(200, {{"workers", parts_.dispatcher.workers_json()}, {"pools", parts_.pools()}}));
+    json waiting = json::array();
+    for (const auto& [id, why] : parts_.dispatcher.why_retrainings_wait()) waiting.push_back({{"retraining", id.value}, {"waits", why}});
+    respond(answer(200, {{"workers", parts_.dispatcher.workers_json()}, {"pools", parts_.pools()}, {"waiting", std::move(waiting)}}));
   } else if (path.size() == 1 && what == "events" && get) {
     QueryReader reader(request);
     const std::int64_t study = reader.integer("study", 1, INT64_MAX, 0), after = reader.integer("after", 0, INT64_MAX, 0),

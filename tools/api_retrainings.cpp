@@ -124,6 +124,9 @@ void Api::one_retraining(RetrainingId id, int status, Respond respond) {
                          if (error) return respond(refusal(500, error));
                          if (record.is_null()) return respond(refusal(404, std::vector<std::string>{no_such(id)}));
                          record["progress"] = parts_.dispatcher.retrainings().progress(id);
+                         const auto reasons = parts_.dispatcher.why_retrainings_wait();
+                         const auto why = reasons.find(id);
+                         record["waits"] = why == reasons.end() ? json() : json(why->second);
                          respond(answer(status, {{"retraining", std::move(record)}}));
                        });
 }

@@ -15,6 +15,7 @@
 #include "security/tls.h"
 #include "tools/api.h"
 #include "tools/backup_host.h"
+#include "tools/epoch_history.h"
 #include "tools/pool_token.h"
 #include "tools/reader_pool.h"
 #include "tools/retraining_files.h"
@@ -154,7 +155,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
                                          [this] { return server->counts(); },
                                          [this] { return pools ? pools->to_json() : nlohmann::json::array(); }});
   serve(address, port, std::move(tls));
-  retrainings->take_up(open_retrainings);
+  retrainings->take_up(open_retrainings, open_retrainings.empty() ? std::map<RetrainingId, EpochTimes>() : epoch_history(config.db));
   for (StudyRecord& study : found) studies->take_up(std::move(study));
 }
 

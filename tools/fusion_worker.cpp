@@ -42,17 +42,19 @@ void become_the_trainer(char** argv) {
 /// Returns the exit status.
 int simulate(WorkerCommand& command) {
   command.finish();
-  command.settle_pack(kPackOnCpu);
+  command.devices.begin(command.client.device);
+  const std::optional<std::int64_t> gpu_bytes = command.devices.usable_bytes();
+  command.settle_pack(gpu_bytes ? WorkerCommand::pack_on_gpu(*gpu_bytes) : WorkerCommand::kPackOnCpu);
+  command.client.processes = 0;
   command.client.torch_version = "none";
   const std::optional<StudyId> study = command.simulate_study > 0 ? std::optional(StudyId{command.simulate_study}) : std::nullopt;
   const std::shared_ptr<const SimulatedObjective> objective = make_objective(command.simulate, study, "--simulate-study");
   logger("worker")->info("simulating objective=\"{}\" epoch_s={} failures={} oom={} preemptions={} crashes={} seed={}", objective->name(),
                          command.simulation.epoch_s, command.simulation.failures, command.simulation.oom, command.simulation.preemptions,
                          command.simulation.crashes, command.simulation.seed);
-  const SimulatedTrainer trainer(objective, command.simulation, static_cast<std::size_t>(command.client.pack));
-  command.devices.begin(command.client.device);
+  const SimulatedTrainer trainer(objective, command.simulation, static_cast<std::size_t>(gpu_bytes ? command.largest_pack() : command.client.pack));
   WorkerClient client(command.client, [&](PackSession& session) { trainer(session); }, refuse_to_simulate_retraining);
-  const WorkerDevices::Watch watch = command.devices.watch(client);
+  const WorkerDevices::Watch watch = command.devices.watch(client, [&command](std::int64_t bytes) { return command.size_on_gpu(bytes); });
   const WorkerEnd end = client.run();
   return command.surroundings.exit_status(command.devices.lost() ? WorkerEnd::device_lost : end);
 }

@@ -25,19 +25,10 @@
 
 namespace {
 
-// Trials trained together where --pack does not say: as many as a GPU's free memory suggests, before it is known how large they are. What
-// does not fit after all the engine splits.
-constexpr std::int64_t kGpuBytesOfTrial = 64 << 20;
-constexpr std::int64_t kLeastPackOnGpu = 8, kMostPackOnGpu = 256;
-
-int pack_on_gpu(std::int64_t free_bytes) {
-  return static_cast<int>(std::clamp(free_bytes / kGpuBytesOfTrial, kLeastPackOnGpu, kMostPackOnGpu));
-}
-
 /// What is free changes while others use the GPU too; what was asked for with --pack stays.
 fusion::WorkerTrainer::Room room_on_gpu(const fusion::WorkerCommand& command) {
   const std::int64_t bytes = command.devices.usable_bytes(fusion::check_training_device(command.client.device).value_or(0));
-  const int trials = command.pack > 0 ? command.pack : pack_on_gpu(bytes);
+  const int trials = command.pack > 0 ? command.pack : fusion::WorkerCommand::pack_on_gpu(bytes);
   return {static_cast<std::size_t>(trials), bytes};
 }
 
@@ -80,10 +71,11 @@ int main(int argc, char** argv) {
     options.torch_version = compat::kTorchVersion;
     command.devices.begin(options.device);
     const std::optional<std::int64_t> gpu_bytes = check_training_device(options.device);  // refuses one that is not there before anything else
-    command.settle_pack(gpu_bytes ? pack_on_gpu(command.devices.usable_bytes(*gpu_bytes)) : kPackOnCpu);
+    command.settle_pack(gpu_bytes ? WorkerCommand::pack_on_gpu(command.devices.usable_bytes(*gpu_bytes)) : WorkerCommand::kPackOnCpu);
+    options.processes = WorkerRetrainer::most_processes(options.device);
     prepare_training_thread();
     DatasetSource source(command.blobs.options(options));
-    WorkerTrainer trainer(options.device, static_cast<std::size_t>(options.pack), source);
+    WorkerTrainer trainer(options.device, static_cast<std::size_t>(gpu_bytes ? command.largest_pack() : options.pack), source);
     const AskLost lost = [&command] { return command.devices.lost(); };
     trainer.set_lost(lost);
     if (gpu_bytes) trainer.set_room([&command] { return room_on_gpu(command); });
@@ -95,7 +87,7 @@ int main(int argc, char** argv) {
       trainer(session);
     };
     WorkerClient client(options, train, [&](RetrainingSession& session) { retrainer(session); });
-    const WorkerDevices::Watch watch = command.devices.watch(client);
+    const WorkerDevices::Watch watch = command.devices.watch(client, [&command](std::int64_t bytes) { return command.size_on_gpu(bytes); });
     const WorkerEnd end = client.run();
     log_end(times);
     return command.surroundings.exit_status(command.devices.lost() ? WorkerEnd::device_lost : end);

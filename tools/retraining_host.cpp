@@ -1,6 +1,7 @@
 #include "tools/retraining_host.h"
 
 #include <filesystem>
+#include <utility>
 
 #include "base/log.h"
 
@@ -17,10 +18,10 @@ RetrainingHost::RetrainingHost(asio::any_io_executor io, asio::thread_pool& sear
       data_roots_(std::move(data_roots)),
       artifacts_(std::move(artifacts)) {}
 
-void RetrainingHost::take_up(const std::vector<RetrainingRecord>& records) {
+void RetrainingHost::take_up(const std::vector<RetrainingRecord>& records, std::map<RetrainingId, EpochTimes> times) {
   for (const RetrainingRecord& record : records) {
     dispatcher_.retrainings().submit(
-        {record.job, record.priority, record.state == RetrainingState::paused, record.job.attempt > 0});
+        {record.job, record.priority, record.state == RetrainingState::paused, record.job.attempt > 0, std::move(times[record.id])});
   }
 }
 

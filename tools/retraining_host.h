@@ -3,6 +3,7 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -24,8 +25,8 @@ class RetrainingHost {
   RetrainingHost(asio::any_io_executor io, asio::thread_pool& search, GroupCommit& store, Dispatcher& dispatcher,
                  std::vector<std::filesystem::path> data_roots, std::filesystem::path artifacts);
 
-  /// Takes up what was found in the database and is not final.
-  void take_up(const std::vector<RetrainingRecord>& records);
+  /// Takes up what was found in the database and is not final. `times`: of their epochs so far (tools/epoch_history.h).
+  void take_up(const std::vector<RetrainingRecord>& records, std::map<RetrainingId, EpochTimes> times);
   /// Checks a request, stores and queues the retraining. `done` gets its id, or the exception (ConfigError: the request is wrong).
   void submit(nlohmann::json document, std::function<void(RetrainingId, Failed)> done);
   void change(RetrainingId id, RetrainingAction action, std::function<void(RetrainingChange, Failed)> done);

@@ -49,7 +49,7 @@ void WorkerCommand::add_options(CLI::App& app) {
   devices.add_options(app);
   app.add_option("--name", client.name, "A name of its own, unique among the workers [<host>-<pid>]");
   app.add_option("--device", client.device, "cpu or cuda:N")->capture_default_str();
-  app.add_option("--pack", pack, "Trials to train together [8 on cpu; on cuda one per 64 MB of free memory, 8 to 256]")->check(CLI::Range(1, 32'768));
+  app.add_option("--pack", pack, "Trials to train together [8 on cpu; on cuda one per 64 MB of free memory, 8 to 256, which follows that]")->check(CLI::Range(1, 32'768));
   app.add_option("--slots", slots, "Trials to hold, in training or waiting: at least --pack [2 x pack]")->check(CLI::Range(1, 65'536));
   app.add_option("--journal", journal, "Append to this file what the daemon said and was told, a JSON object per line");
   app.add_option("--log-level", log_level, "trace, debug, info, warn, error, off")->capture_default_str();
@@ -63,10 +63,25 @@ void WorkerCommand::finish() {
   client.journal = journal;
 }
 
+int WorkerCommand::pack_on_gpu(std::int64_t usable_bytes) {
+  constexpr std::int64_t kBytesOfTrial = 64 << 20, kStep = 8;
+  return static_cast<int>(std::clamp<std::int64_t>(usable_bytes / kBytesOfTrial / kStep * kStep, kStep, kMostPackOnGpu));
+}
+
+WorkerClient::Size WorkerCommand::size_of(int usual_pack) const {
+  int at_once = pack > 0 ? pack : usual_pack;
+  if (slots > 0 && pack == 0) at_once = std::min(at_once, slots);
+  return {at_once, slots > 0 ? slots : kSlotsPerTraining * at_once};
+}
+
+std::optional<WorkerClient::Size> WorkerCommand::size_on_gpu(std::int64_t usable_bytes) const {
+  return pack > 0 ? std::nullopt : std::optional(size_of(pack_on_gpu(usable_bytes)));
+}
+
 void WorkerCommand::settle_pack(int usual_pack) {
-  client.pack = pack > 0 ? pack : usual_pack;
-  if (slots > 0 && pack == 0) client.pack = std::min(client.pack, slots);
-  client.slots = slots > 0 ? slots : kSlotsPerTraining * client.pack;
+  const WorkerClient::Size size = size_of(usual_pack);
+  client.pack = size.pack;
+  client.slots = size.slots;
   if (client.slots < client.pack) {
     throw ConfigError("--slots: expected at least --pack, which is " + std::to_string(client.pack) + ", got " + std::to_string(client.slots));
   }

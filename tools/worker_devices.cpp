@@ -75,10 +75,15 @@ std::optional<std::string> WorkerDevices::lost() const {
   return verdict->device.name + ": " + verdict->device.problem;
 }
 
-WorkerDevices::Watch WorkerDevices::watch(WorkerClient& client) const {
+std::optional<std::int64_t> WorkerDevices::usable_bytes() const {
+  const auto verdict = monitor_->read();
+  return verdict && verdict->usable_mb ? std::optional(*verdict->usable_mb << 20) : std::nullopt;
+}
+
+WorkerDevices::Watch WorkerDevices::watch(WorkerClient& client, SizeOf size) const {
   auto monitor = std::make_unique<DeviceMonitor>(options_);
-  monitor->watch([&client](const DeviceVerdict& verdict) {
-    client.report_devices({verdict.device});
+  monitor->watch([&client, size = std::move(size)](const DeviceVerdict& verdict) {
+    client.report_devices({verdict.device}, verdict.usable_mb ? size(*verdict.usable_mb << 20) : std::nullopt);
     if (verdict.lost) client.leave("its device is lost: " + verdict.device.problem);
   });
   return Watch(std::move(monitor));

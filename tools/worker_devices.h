@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,10 +26,15 @@ class WorkerDevices {
   void begin(const std::string& device);
   /// What of `free` bytes this worker may take.
   std::int64_t usable_bytes(std::int64_t free) const;
+  /// The same as far as NVML alone knows it; none where it sees nothing.
+  std::optional<std::int64_t> usable_bytes() const;
   /// A sentence if the device is gone. Any thread.
   std::optional<std::string> lost() const;
 
-  /// Tells the daemon what is seen of the device, as long as it lives; a device that is lost has the worker leave. `client` must outlive it.
+  /// Of what this worker may take of its device's memory, how many trials it trains at once and holds.
+  using SizeOf = std::function<std::optional<WorkerClient::Size>(std::int64_t usable_bytes)>;
+  /// Tells the daemon what is seen of the device, and what `size` makes of it, as long as it lives; a device that is lost has the worker leave.
+  /// `client` must outlive it.
   class Watch {
    public:
     explicit Watch(std::unique_ptr<DeviceMonitor> monitor) : monitor_(std::move(monitor)) {}
@@ -36,7 +42,7 @@ class WorkerDevices {
    private:
     std::unique_ptr<DeviceMonitor> monitor_;
   };
-  Watch watch(WorkerClient& client) const;
+  Watch watch(WorkerClient& client, SizeOf size) const;
 
  private:
   DeviceOptions options_;

@@ -207,6 +207,7 @@ PoolState WorkerPools::Impl::state_of(Pool& pool, const Known& known) const {
     if (worker.counts() && found->second->busy) ++state.busy;
   }
   if (pack > 0) pool.pack = pack;
+  if (pool.options.launcher == LauncherKind::slurm && pool.options.gpus_per_worker > 0) state.processes = pool.options.gpus_per_worker;
   state.trials_per_worker = pool.options.trials_per_worker > 0 ? pool.options.trials_per_worker : pool.pack;
   return state;
 }

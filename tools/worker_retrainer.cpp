@@ -20,11 +20,11 @@ namespace {
 std::vector<std::string> devices_of_ranks(const std::string& device, int processes) {
   const int first = gpu_index(device);
   if (first < 0) return std::vector<std::string>(static_cast<std::size_t>(processes), "cpu");
-  const int there = static_cast<int>(torch::cuda::device_count());
-  if (first + processes > there) {
-    throw ConfigError("the retraining wants " + std::to_string(processes) + " GPUs, but this worker on " + device + " sees " +
-                      std::to_string(there - first) + " from there on; start one that sees more (CUDA_VISIBLE_DEVICES, gpus_per_worker), or retrain "
-                      "with --gpus " + std::to_string(there - first));
+  const int most = *WorkerRetrainer::most_processes(device);
+  if (processes > most) {
+    throw ConfigError("the retraining wants " + std::to_string(processes) + " GPUs, but this worker on " + device + " sees " + std::to_string(most) +
+                      " from there on; start one that sees more (CUDA_VISIBLE_DEVICES, gpus_per_worker), or retrain with --gpus " +
+                      std::to_string(most));
   }
   std::vector<std::string> devices;
   for (int rank = 0; rank < processes; ++rank) devices.push_back("cuda:" + std::to_string(first + rank));
@@ -32,6 +32,12 @@ std::vector<std::string> devices_of_ranks(const std::string& device, int process
 }
 
 }  // namespace
+
+std::optional<int> WorkerRetrainer::most_processes(const std::string& device) {
+  if (!RankGroup::why_not(device_from_text(device)).empty()) return 1;
+  const int first = gpu_index(device);
+  return first < 0 ? std::nullopt : std::optional(static_cast<int>(torch::cuda::device_count()) - first);
+}
 
 void WorkerRetrainer::operator()(RetrainingSession& session) const {
   const auto stopped = [&session] { return session.cancel().stop_requested() || session.hand_back().stop_requested(); };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,6 +22,8 @@ class WorkerRetrainer {
   /// Where the device is gone, the retraining has not failed: DeviceLost is thrown.
   void set_lost(AskLost lost) { lost_ = std::move(lost); }
   void operator()(RetrainingSession& session) const;
+  /// How many processes one may have: on a GPU so many as are visible from `device` on, 1 where this program was built without what it takes; none: any number.
+  static std::optional<int> most_processes(const std::string& device);
 
  private:
   RetrainingOutcome alone(const RetrainingJob& job, RetrainingSession& session, RetrainingFolder& folder) const;

@@ -31,7 +31,8 @@ void WorkerSurroundings::add_options(CLI::App& app) {
   app.add_option("--wall-time", wall_time_s_,
                  "Seconds this worker has: it takes nothing that it cannot finish in them, and leaves in time [what Slurm says, else no limit]")
       ->check(CLI::Range(0.0, kLongest));
-  app.add_option("--first-pack-time", first_pack_s_, "With a wall time: seconds that must be left for a first pack, of which nothing is known")
+  app.add_option("--first-pack-time", first_pack_s_,
+                 "With a wall time: seconds that must be left for a first pack, or an epoch of a retraining, of which nothing is known")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
   app.add_option("--leave-status", leave_status_, "Exit status after a signal to leave, or at the end of the wall time (for Slurm's RequeueExit)")

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -11,7 +12,8 @@
 #include "workers/client/retraining_folder.h"
 #include "workers/client/worker_client.h"
 
-// counting_worker URL NAME [CACHE]: a worker without LibTorch; with CACHE as on a host that shares no folder with the daemon. Its retraining is a state machine of one number: each epoch takes a while, adds the epoch's
+// counting_worker URL NAME [CACHE [PROCESSES [SECONDS]]]: a worker without LibTorch; with CACHE as on a host that shares no folder with the daemon. A
+// retraining may have so many processes (0: any number); the worker lives so long. Its retraining is a state machine of one number: each epoch takes a while, adds the epoch's
 // number to a sum, writes a checkpoint and reports. The model is a file with the sum, so that an epoch that was left out or counted twice shows.
 namespace {
 
@@ -29,8 +31,10 @@ Checkpoint read_checkpoint(const std::filesystem::path& file) {
   return {json.at("epoch"), json.at("sum")};
 }
 
+double score_after(int epoch) { return std::min(0.9, 0.5 + 0.01 * epoch); }
+
 RetrainingEpoch report_of(const Checkpoint& at) {
-  return {at.epoch, at.epoch == 1 ? 1 : 2, 1.0 / at.epoch, 2.0 / at.epoch, 0.5 + 0.01 * at.epoch, 1e-3, 0.1, 100};
+  return {at.epoch, at.epoch == 1 ? 1 : 2, 1.0 / at.epoch, 2.0 / at.epoch, score_after(at.epoch), 1e-3, 0.1, 100};
 }
 
 Artifact write_artifact(const std::filesystem::path& file, const std::string& text) {
@@ -48,7 +52,7 @@ RetrainingOutcome ended(Outcome how, const std::string& error) {
 RetrainingOutcome finished(const RetrainingJob& job, const Checkpoint& at) {
   RetrainingOutcome outcome;
   outcome.score.emplace();
-  outcome.score->dev_score = 0.5 + 0.01 * at.epoch;
+  outcome.score->dev_score = score_after(at.epoch);
   outcome.score->best_epoch = at.epoch;
   outcome.score->train_loss = 1.0 / at.epoch;
   outcome.score->parameters = at.sum;
@@ -99,6 +103,8 @@ int main(int argc, char** argv) {
   options.url = parse_daemon_url(argc > 1 ? argv[1] : "");
   options.name = argc > 2 ? argv[2] : "";
   options.backoff_max = 500ms;
+  if (const int processes = argc > 4 ? std::atoi(argv[4]) : 0; processes > 0) options.processes = processes;
+  if (argc > 5) options.wall = {std::chrono::seconds(std::atoi(argv[5])), 100ms};
   try {
     DatasetSourceOptions far;
     far.use = BlobUse::always;
@@ -111,7 +117,7 @@ int main(int argc, char** argv) {
         return retrain(job, session, [&folder] { folder.offer(); });
       });
     };
-    WorkerClient(options, no_trials, argc > 3 ? RetrainFunction(elsewhere) : RetrainFunction(beside)).run();
+    WorkerClient(options, no_trials, !far.cache.empty() ? RetrainFunction(elsewhere) : RetrainFunction(beside)).run();
     return 0;
   } catch (const Error& error) {
     std::fprintf(stderr, "counting_worker: %s\n", error.what());

@@ -54,6 +54,23 @@ TEST_F(DevicesTest, AFullGpuIsRefusedUntilThereIsRoomAndALostOneLosesNothing) {
   EXPECT_EQ(system_.stop(), 0);
 }
 
+TEST_F(DevicesTest, ThePackFollowsTheFreeMemoryBothWays) {
+  say("GPU-aa - 80000 1100 1 40 0 0\n");
+  system_.start(0);
+  const auto at_work = system_.simulated_worker("w", {"--device", "cuda:0", "--simulate-epoch-s", "0.2"}, "formula", environment());
+  const auto size = [&] {
+    const json workers = system_.ctl_json({"workers"})["workers"];
+    return workers.empty() ? json() : json::array({workers[0]["pack"], workers[0]["slots"]});
+  };
+  system_.wait_until([&] { return size() == json::array({16, 32}); });
+  say("GPU-aa - 80000 79000 1 40 0 0\n");
+  system_.wait_until([&] { return size() == json::array({256, 512}); });
+  EXPECT_EQ(system_.wait_for(system_.submit(System::small_study())), "completed");
+  say("GPU-aa - 80000 3000 1 40 0 0\n");
+  system_.wait_until([&] { return size() == json::array({40, 80}); });
+  EXPECT_EQ(system_.stop(), 0);
+}
+
 TEST_F(DevicesTest, TheInventoryIsListedAndADeviceThatIsNotThereIsRefused) {
   say("GPU-aa - 80000 100 97 61 0 0 101:79900\n");
   const Process::Options options{system_.folder().path(), environment()};

@@ -61,6 +61,24 @@ TEST_F(ParallelRetrainingTest, TwoProcessesOneOfThemKilledGiveTheCourseOfOne) {
   EXPECT_EQ(system.stop(), 0);
 }
 
+TEST_F(ParallelRetrainingTest, AWorkerWhoseWallTimeEndsHandsItBackAndLeaves) {
+  EXPECT_EQ(system.stop(), 0);
+  system.start(0, {{"--lease-s", "20"}});
+  const std::int64_t id = FoundTrialTest::retrain({"--finetune", "none", "--width", "32", "--epochs", "5000", "--gpus", "2"});
+  testing::Process brief({testing::program("fusion-worker"), "--name", "brief", "--wall-time", "30", "--first-pack-time", "1"}, system.options());
+  wait_for_epoch(id, 1);
+  EXPECT_EQ(brief.wait(std::chrono::seconds(120)), 0) << brief.err();
+  EXPECT_TRUE(testing::rank_processes(brief.pid()).empty());
+  const std::string of = " from retraining_attempts where retraining_id = " + std::to_string(id);
+  system.wait_until([&] { return system.sql("select count(*)" + of + " and outcome is null")[0][0] == 0; });
+  const json attempts = system.sql("select outcome, error" + of);
+  ASSERT_EQ(attempts.size(), 1U) << attempts;
+  EXPECT_EQ(attempts[0][0], "preempted");
+  EXPECT_THAT(attempts[0][1].get<std::string>(), HasSubstr("wall time ends in"));
+  EXPECT_EQ(system.sql("select failures, state from retrainings where id = " + std::to_string(id))[0], json::array({0, "queued"}));
+  EXPECT_EQ(system.stop(), 0);
+}
+
 TEST_F(ParallelRetrainingTest, MoreProcessesThanABatchHasRowsForAreRefused) {
   const testing::Finished refused = system.ctl({"retrain", "--trial", "1", "--gpus", "9", "--batch", "16"});
   EXPECT_EQ(refused.status, 2);

@@ -21,8 +21,11 @@ constexpr int kSum = kEpochs * (kEpochs + 1) / 2;
 class RetrainingTest : public testing::FoundTrialTest {
  protected:
   RetrainingTest() { system.start(0, {{"--lease-s", "2"}}); }
-  std::unique_ptr<Process> worker(const std::string& name) {
-    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, system.url(), name}, system.options());
+  std::unique_ptr<Process> worker(const std::string& name, int processes = 0) {
+    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, system.url(), name, "", std::to_string(processes)}, system.options());
+  }
+  std::unique_ptr<Process> short_lived_worker(const std::string& name, int seconds) {
+    return std::make_unique<Process>(std::vector<std::string>{COUNTING_WORKER, system.url(), name, "", "0", std::to_string(seconds)}, system.options());
   }
   /// One that shares no folder with the daemon; each name is a host of its own.
   std::unique_ptr<Process> far_worker(const std::string& name) {
@@ -170,6 +173,41 @@ TEST_F(RetrainingTest, TheDaemonKilledAtSeveralEpochsLosesNothing) {
   wait_for_completion(id);
   expect_whole(id);
   EXPECT_EQ(system.sql("select count(*) from retraining_attempts")[0][0], 1) << "the worker that came back kept its attempt";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, AWorkerWhoseWallTimeEndsHandsItBackBehindAnEpoch) {
+  constexpr int kMany = 121;
+  const std::int64_t id = FoundTrialTest::retrain({"--epochs", std::to_string(kMany - 1)});
+  const auto brief = short_lived_worker("brief", 12);
+  EXPECT_EQ(brief->wait(std::chrono::seconds(60)), 0) << brief->err();
+  const std::string of = " from retraining_attempts where retraining_id = " + std::to_string(id);
+  system.wait_until([&] { return system.sql("select count(*)" + of + " and outcome is not null")[0][0] == 1; });
+  const json first = system.sql("select outcome, error" + of)[0];
+  EXPECT_EQ(first[0], "preempted");
+  EXPECT_THAT(first[1].get<std::string>(), AllOf(HasSubstr("the worker's wall time ends in"), HasSubstr("too short for another epoch")));
+  const auto heir = worker("heir");
+  wait_for_completion(id);
+  EXPECT_EQ(system.sql("select count(*)" + of)[0][0], 2) << "the first worker was not asked again";
+  EXPECT_EQ(system.sql("select failures, parameters from retrainings")[0], json::array({0, kMany * (kMany + 1) / 2})) << "no retry, no epoch twice";
+  EXPECT_EQ(system.sql("select count(*) - count(distinct epoch) from retraining_epochs")[0][0], 1) << "that of the checkpoint was told again";
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(RetrainingTest, OneThatNoWorkerCanDoSaysWhatItWaitsFor) {
+  const auto two = worker("two", 2);
+  system.wait_until([&] { return !system.ctl_json({"workers"})["workers"].empty(); });
+  const testing::Finished asked = system.ctl({"retrain", "--trial", "1", "--epochs", std::to_string(kEpochs - 1), "--gpus", "4"});
+  EXPECT_EQ(asked.status, 0) << asked.err;
+  const std::string sentence = "waits for a worker with 4 GPUs; the largest connected has 2";
+  EXPECT_THAT(asked.err, HasSubstr("it " + sentence));
+  EXPECT_THAT(system.ctl({"workers"}).out, HasSubstr("retraining 1 " + sentence));
+  EXPECT_THAT(system.ctl({"show", "--retraining", "1"}).out, HasSubstr(sentence));
+  EXPECT_EQ(system.ctl_json({"workers"})["waiting"], json::array({{{"retraining", 1}, {"waits", sentence}}}));
+  const auto four = worker("four", 4);
+  wait_for_completion(1);
+  EXPECT_EQ(system.sql("select name from workers join retraining_attempts on worker_id = id"), json::array({json::array({"four"})}));
+  EXPECT_TRUE(system.ctl_json({"show", "--retraining", "1"})["retraining"]["waits"].is_null());
   EXPECT_EQ(system.stop(), 0);
 }
 

@@ -40,7 +40,7 @@ const std::map<std::string, CannedReply>& table() {
       {"POST /api/v1/studies/7/resume", {200, json{{"study", canned_study("running")}}.dump()}},
       {"POST /api/v1/studies/7/cancel", {200, json{{"study", canned_study("cancelled")}}.dump()}},
       {"GET /api/v1/trials/17", {200, json{{"trial", canned_full_trial()}}.dump()}},
-      {"GET /api/v1/workers", {200, json{{"workers", {worker}}}.dump()}},
+      {"GET /api/v1/workers", {200, json{{"workers", {worker}}, {"waiting", {{{"retraining", 5}, {"waits", "waits for a worker with 4 GPUs"}}}}}.dump()}},
       {"GET /api/v1/events?after=0&limit=100", {200, json{{"events", {event}}}.dump()}},
       {"GET /api/v1/events?after=8&limit=1&study=7", {200, json{{"events", {event}}}.dump()}},
       {"GET /api/v1/events?after=0&limit=1000", {200, json{{"events", {event, event}}}.dump()}},
@@ -258,7 +258,8 @@ TEST_F(CommandsTest, CancelOnATerminalAsksForYes) {
 TEST_F(CommandsTest, WorkersAndEvents) {
   EXPECT_EQ(text({"workers"}),
             "worker  name     host    pid  device  slots  code   LibTorch   connected  silent  trials\n"
-            "     3  gpu01-0  gpu01  4242  cuda:0      8  0.1.0  2.4.0     3 min 05 s  0.50 s  41 42\n");
+            "     3  gpu01-0  gpu01  4242  cuda:0      8  0.1.0  2.4.0     3 min 05 s  0.50 s  41 42\n"
+            "retraining 5 waits for a worker with 4 GPUs\n");
   EXPECT_EQ(text({"events"}),
             "event  at                    kind           study  trial  worker  text\n"
             "    9  2023-11-14 22:13:20Z  lease_expired      7     41       -  worker 3 fell silent\n");

@@ -47,6 +47,11 @@ CannedReply canned(const CannedRequest& request) {
   const std::string one = json{{"retraining", retraining()}}.dump();
   if (asked == "POST /api/v1/retrainings") return {201, one};
   if (asked == "GET /api/v1/retrainings/5") return {200, one};
+  if (asked == "GET /api/v1/retrainings/8") {
+    json waiting = retraining("queued");
+    waiting["waits"] = "waits for a worker with 4 GPUs; the largest connected has 2";
+    return {200, json{{"retraining", waiting}}.dump()};
+  }
   if (asked == "GET /api/v1/retrainings/6") return {200, json{{"retraining", retraining("leased")}}.dump()};
   if (asked == "POST /api/v1/retrainings/5/pause") return {200, json{{"retraining", retraining("paused")}}.dump()};
   if (asked == "GET /api/v1/retrainings?order=best&limit=50&head=mmtm") return {200, json{{"retrainings", {retraining()}}}.dump()};
@@ -98,6 +103,11 @@ TEST_F(RetrainingCommandsTest, TablesAndRecords) {
   EXPECT_EQ(run({"pause", "--retraining", "5"}).out, "retraining 5 is paused\n");
   EXPECT_EQ(run({"show", "17", "--retraining", "5"}).status, 2);
   EXPECT_EQ(json::parse(run({"show", "--retraining", "5", "--json"}).out)["retraining"]["id"], 5);
+}
+
+TEST_F(RetrainingCommandsTest, OneThatNoWorkerCanDoSaysSo) {
+  EXPECT_THAT(run({"show", "--retraining", "8"}).out, HasSubstr("waits for a worker with 4 GPUs; the largest connected has 2"));
+  EXPECT_THAT(run({"show", "--retraining", "5"}).out, Not(HasSubstr("waits for")));
 }
 
 TEST_F(RetrainingCommandsTest, WatchPrintsALinePerEpochAndEndsWithTheState) {

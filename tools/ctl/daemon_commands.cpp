@@ -51,6 +51,9 @@ int workers(const Context& context, const NoOptions&) {
   else print(workers_view(list, context.terminal()));
   const std::string pools = pools_view(list_in(answer.value, "pools"), context.terminal());
   if (!pools.empty()) print((list.empty() ? "" : "\n") + pools);
+  for (const json& waiting : list_in(answer.value, "waiting")) {
+    print_line("retraining " + digits_in(waiting, "retraining") + " " + one_line(text_in(waiting, "waits")));
+  }
   return 0;
 }
 

@@ -108,6 +108,8 @@ int retrain(const Context& context, const RetrainOptions& options) {
     if (!options.wait && printed_as_json(context, answer)) continue;
     if (!context.json) print_line(std::to_string(*id));
     if (!options.wait) say("retraining " + std::to_string(*id) + " was accepted; follow it with: fusionctl watch --retraining " + std::to_string(*id));
+    const std::string waits = text_in(answer.object("retraining"), "waits");
+    if (!options.wait && !waits.empty()) say("it " + one_line(waits));
   }
   int status = 0;
   if (!options.wait) return status;

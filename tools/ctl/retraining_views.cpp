@@ -229,6 +229,7 @@ std::string retraining_view(const json& retraining, const Terminal& terminal) {
                      " head): " + styled(one_line(state), style_of_state(state), terminal) + "\n";
   Facts facts;
   if (const std::string error = text_in(retraining, "error"); !error.empty()) facts.add("error", error);
+  if (const std::string waits = text_in(retraining, "waits"); !waits.empty()) facts.add("now", waits);
   facts.add("found as", origin_text(retraining));
   facts.add("architecture", triplets_text(value_in(retraining, "architecture")));
   int step = 0;

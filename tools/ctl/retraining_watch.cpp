@@ -27,7 +27,7 @@ bool is_over(const json& retraining) {
 
 std::string heading(const json& retraining) {
   return "retraining " + digits_in(retraining, "id") + " (" + one_line(text_in(retraining, "head", "?")) + " head): " +
-         one_line(text_in(retraining, "state", "?"));
+         one_line(text_in(retraining, "state", "?")) + (text_in(retraining, "waits").empty() ? "" : ", " + one_line(text_in(retraining, "waits")));
 }
 
 /// Epochs done, and the part of the one at hand.

@@ -76,8 +76,9 @@ bool HeldRetrainings::hand_back(const HeldRetraining& what) {
   return true;
 }
 
-void HeldRetrainings::hand_back(bool now) {
+void HeldRetrainings::hand_back(bool now, const std::string& why) {
   if (!at_work_) return;
+  if (!at_work_->giving_back) at_work_->why = why;
   at_work_->giving_back = true;
   at_work_->hand_back.request_stop();
   if (now) at_work_->cancel.request_stop();

@@ -26,6 +26,7 @@ class HeldRetrainings {
     std::stop_source cancel, hand_back;
     std::string cancelled;   ///< why the daemon wants it stopped; else empty
     bool giving_back = false;  ///< it is to be given back as soon as it has stopped
+    std::string why;           ///< the worker itself wants that; else empty
   };
 
   /// Queues it, unless it is held already (a lease may come twice around a reconnect).
@@ -48,8 +49,8 @@ class HeldRetrainings {
   bool cancel(const protocol::HeldRetraining& what, const std::string& why);
   /// Tells it to stop after its epoch, to be given back. False if `what` is not at work.
   bool hand_back(const protocol::HeldRetraining& what);
-  /// The same whatever is at work; at once if `now`.
-  void hand_back(bool now);
+  /// The same whatever is at work; at once if `now`. `why`: a reason of the worker's own, for the daemon.
+  void hand_back(bool now, const std::string& why = "");
 
   bool acknowledge(const protocol::RetrainingAck& ack);
   /// Everything that waits, works or has a result that is not acknowledged.

@@ -28,13 +28,30 @@ std::chrono::milliseconds WallTime::reserve() const {
   return options_.left ? std::min(options_.reserve, *options_.left / 4) : options_.reserve;
 }
 
-std::optional<int> WallTime::fits(SteadyTime now, int pack, int slots) const {
+std::optional<Seconds> WallTime::usable(SteadyTime now) const {
   const auto rest = left(now);
   if (!rest) return std::nullopt;
-  const Seconds usable = *rest - Seconds(reserve());
-  if (usable <= Seconds(0)) return 0;
-  if (!trial_) return usable >= Seconds(options_.first) ? std::min(pack, slots) : 0;
-  const double packs = usable / std::max(Seconds(0.001), kMargin * *trial_);
+  return std::max(Seconds(0), *rest - Seconds(reserve()));
+}
+
+std::optional<Seconds> WallTime::longest_epoch(SteadyTime now) const {
+  const auto rest = usable(now);
+  return rest ? std::optional(*rest / kMargin) : std::nullopt;
+}
+
+std::optional<Seconds> WallTime::first_epoch() const { return limited() ? std::optional(Seconds(options_.first) / kMargin) : std::nullopt; }
+
+bool WallTime::enough_for(Seconds work, SteadyTime now) const {
+  const auto rest = usable(now);
+  return !rest || kMargin * work <= *rest;
+}
+
+std::optional<int> WallTime::fits(SteadyTime now, int pack, int slots) const {
+  const auto rest = usable(now);
+  if (!rest) return std::nullopt;
+  if (*rest <= Seconds(0)) return 0;
+  if (!trial_) return *rest >= Seconds(options_.first) ? std::min(pack, slots) : 0;
+  const double packs = *rest / std::max(Seconds(0.001), kMargin * *trial_);
   return static_cast<int>(std::min<double>(slots, static_cast<double>(pack) * static_cast<double>(static_cast<long long>(std::min(packs, 1e6)))));
 }
 

@@ -29,6 +29,12 @@ class WallTime {
   std::optional<std::chrono::duration<double>> left(SteadyTime now) const;
   /// What a trial is expected to take; none as long as nothing was seen.
   std::optional<std::chrono::duration<double>> trial() const { return trial_; }
+  /// The longest epoch of a retraining that may be begun, its checkpoint included; 0: none may. None without a limit.
+  std::optional<std::chrono::duration<double>> longest_epoch(SteadyTime now) const;
+  /// What counts for one of which nothing is known: it may be begun where a first pack may.
+  std::optional<std::chrono::duration<double>> first_epoch() const;
+  /// Whether there is time for so much (and a quarter more).
+  bool enough_for(std::chrono::duration<double> work, SteadyTime now) const;
   /// How many trials may be held, in training or waiting, at most `slots`; none without a limit.
   std::optional<int> fits(SteadyTime now, int pack, int slots) const;
   /// The reserve has begun: nothing goes on now.
@@ -36,6 +42,8 @@ class WallTime {
   std::chrono::milliseconds reserve() const;
 
  private:
+  std::optional<std::chrono::duration<double>> usable(SteadyTime now) const;
+
   Options options_;
   SteadyTime began_;
   std::optional<std::chrono::duration<double>> trial_;

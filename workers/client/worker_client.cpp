@@ -25,6 +25,7 @@
 #include "security/credentials.h"
 #include "security/tls.h"
 #include "workers/client/connection.h"
+#include "workers/client/epoch_clock.h"
 #include "workers/client/held_retrainings.h"
 #include "workers/client/held_trials.h"
 #include "workers/client/journal.h"
@@ -115,8 +116,8 @@ class WorkerClient::Impl {
   void leave(const std::string& reason) {
     asio::post(io_, [this, reason] { on_leave(reason, WorkerEnd::asked, options_.grace); });
   }
-  void report_devices(std::vector<protocol::Device> devices) {
-    asio::post(io_, [this, devices = std::move(devices)]() mutable { on_devices(std::move(devices)); });
+  void report_devices(std::vector<protocol::Device> devices, std::optional<Size> size) {
+    asio::post(io_, [this, devices = std::move(devices), size]() mutable { on_devices(std::move(devices), size); });
   }
   const WorkerClientOptions& options() const { return options_; }
 
@@ -144,8 +145,10 @@ class WorkerClient::Impl {
   static SteadyTime now() { return std::chrono::steady_clock::now(); }
   void watch_time();
   void look_at_time();
+  bool allows_less(const protocol::Condition& now, const protocol::Condition& before) const;
   void give_back_what_does_not_fit();
-  void on_devices(std::vector<protocol::Device> devices);
+  void hand_back_in_time();
+  void on_devices(std::vector<protocol::Device> devices, std::optional<Size> size);
   void on_unreadable(const std::string& dataset_digest, const std::string& why);
 
   // I/O thread: what the daemon says
@@ -200,6 +203,7 @@ class WorkerClient::Impl {
   HeldTrials held_;
   HeldRetrainings retrainings_;
   WorkerCondition condition_;
+  std::optional<EpochClock> epoch_clock_;    // of the retraining at work
   std::optional<protocol::Condition> said_;  // of connection_
   std::map<Held, SteadyTime> begun_;         // of those in training
   int epochs_ = 0;                           // of the trials in training
@@ -453,8 +457,9 @@ protocol::Hello WorkerClient::Impl::hello() const {
   hello.host = host_name();
   hello.pid = ::getpid();
   hello.device = options_.device;
-  hello.pack = options_.pack;
-  hello.slots = std::max(options_.slots, options_.pack);
+  hello.pack = condition_.pack();
+  hello.slots = condition_.slots();
+  hello.processes = options_.processes;
   hello.code_version = kCodeVersion;
   hello.torch_version = options_.torch_version;
   hello.held = held_.held();
@@ -550,8 +555,9 @@ void WorkerClient::Impl::on(const protocol::RetrainingLease& message) {
                          name_of(message.job.options.head), added);
   const std::string& data = message.job.dataset_digest;
   const bool unreadable = condition_.is_unreadable(data, now()) || condition_.is_unreadable(protocol::retraining_data(data), now());
-  const bool unwanted = condition_.most(now()) == std::size_t{0} || unreadable;
-  if (leaving_ || draining_ || unwanted) give_back({}, retrainings_.take_waiting());  // it was on its way already
+  const bool no_time = !condition_.takes_retrainings(now()) && condition_.problem().empty();
+  const std::string why = no_time ? "the worker's wall time is too short for it" : condition_.problem();
+  if (leaving_ || draining_ || unreadable || !why.empty()) give_back({}, retrainings_.take_waiting(), why);  // it was on its way already
   train_next();
 }
 
@@ -597,7 +603,7 @@ void WorkerClient::Impl::train_next() {
   const Header header = held_.next_header();
   if (pack_open_) return;
   if (header == nullptr) return retrain_next();
-  std::vector<SessionTrial> trials = begin(*header, static_cast<std::size_t>(options_.pack));
+  std::vector<SessionTrial> trials = begin(*header, static_cast<std::size_t>(condition_.pack()));
   if (trials.empty()) return;
   pack_open_ = true;
   logger("worker")->debug("pack begun study={} trials={}", header->study.value, trials.size());
@@ -608,6 +614,7 @@ void WorkerClient::Impl::retrain_next() {
   if (over_ || failure_ || leaving_ || draining_ || !retrainings_.waits()) return;
   RetrainingJob job = retrainings_.begin();
   pack_open_ = true;
+  epoch_clock_.emplace(job.options, now());
   const HeldRetrainings::AtWork& begun = *retrainings_.at_work();
   logger("worker")->info("retraining begun retraining={} attempt={}", job.retraining.value, job.attempt);
   asio::post(main_, [this, job = std::move(job), cancel = begun.cancel.get_token(), hand_back = begun.hand_back.get_token()]() mutable {
@@ -616,7 +623,7 @@ void WorkerClient::Impl::retrain_next() {
 }
 
 std::vector<SessionTrial> WorkerClient::Impl::begin(const protocol::PackHeader& header, std::size_t room) {
-  const auto pack = static_cast<std::size_t>(options_.pack);
+  const auto pack = static_cast<std::size_t>(condition_.pack());
   if (over_ || failure_ || leaving_ || held_.training() >= pack) return {};
   std::vector<SessionTrial> trials = held_.begin(header, std::min(room, pack - held_.training()));
   epochs_ = header.training.epochs;
@@ -707,14 +714,18 @@ void WorkerClient::Impl::on_retraining_epoch(const HeldRetraining& what, const R
     logger("worker")->warn("epoch not reported retraining={} epoch={} error=\"{}\"", what.retraining.value, epoch.epoch, error.what());
     return;
   }
-  if (retrainings_.add_epoch(report)) send(report);
+  if (!retrainings_.add_epoch(report)) return;
+  send(report);
+  epoch_clock_->note(epoch, now());
+  look_at_time();
 }
 
 void WorkerClient::Impl::on_retraining_progress(const HeldRetraining& what, const RetrainingProgress& progress) {
-  const auto now = std::chrono::steady_clock::now();
   const HeldRetrainings::AtWork* at_work = retrainings_.at_work();
-  if (!welcomed_ || at_work == nullptr || at_work->what != what || now - progress_at_ < kProgressEvery) return;
-  progress_at_ = now;
+  if (at_work == nullptr || at_work->what != what) return;
+  epoch_clock_->note(progress);
+  if (!welcomed_ || now() - progress_at_ < kProgressEvery) return;
+  progress_at_ = now();
   const protocol::RetrainingProgressReport report{what, progress};
   try {
     check_sendable(report);
@@ -729,11 +740,11 @@ void WorkerClient::Impl::on_retrained(RetrainingOutcome outcome) {
   const HeldRetrainings::AtWork* at_work = retrainings_.at_work();
   if (at_work == nullptr || at_work->what != what) return;
   const bool unfinished = outcome.outcome == Outcome::cancelled || outcome.outcome == Outcome::preempted;
-  const std::string cancelled = at_work->cancelled;
+  const std::string cancelled = at_work->cancelled, why = at_work->why;
   const bool at_work_gave_up = !at_work->giving_back && outcome.outcome == Outcome::preempted;
   if (unfinished && cancelled.empty() && (at_work->giving_back || outcome.outcome == Outcome::preempted)) {
     retrainings_.drop(what);
-    give_back({}, {what}, at_work_gave_up ? outcome.error : "");
+    give_back({}, {what}, at_work_gave_up ? outcome.error : why);
   } else {
     if (unfinished && !cancelled.empty()) outcome.outcome = Outcome::cancelled, outcome.error = cancelled;
     finish_retraining(std::move(outcome));
@@ -807,6 +818,13 @@ void WorkerClient::Impl::end_grace() {
 
 // ---- the time that is left, devices, data
 
+bool WorkerClient::Impl::allows_less(const protocol::Condition& now, const protocol::Condition& before) const {
+  return now.fits.value_or(options_.slots) < before.fits.value_or(options_.slots) ||
+         now.pack.value_or(options_.pack) < before.pack.value_or(options_.pack) ||
+         (now.longest_epoch_s == 0.0 && before.longest_epoch_s != 0.0) || now.problem != before.problem ||
+         now.unreadable.size() > before.unreadable.size();
+}
+
 void WorkerClient::Impl::watch_time() {
   look_.expires_after(kLookEvery);
   look_.async_wait([this](boost::system::error_code error) {
@@ -823,7 +841,7 @@ void WorkerClient::Impl::look_at_time() {
   if (wall.limited()) {
     const double left_s = wall.left(now())->count();
     const bool idle = held_.waiting() + held_.training() == 0 && !retrainings_.waits() && retrainings_.at_work() == nullptr;
-    const bool too_short = wall.fits(now(), options_.pack, options_.slots) == 0 && idle;
+    const bool too_short = wall.fits(now(), condition_.pack(), condition_.slots()) == 0 && idle;
     if (wall.over(now())) return on_leave("its wall time ends in " + seconds_text(left_s), WorkerEnd::time_over, wall.reserve() / 2);
     if (too_short) {
       const auto trial = wall.trial();
@@ -832,11 +850,24 @@ void WorkerClient::Impl::look_at_time() {
                       WorkerEnd::time_over, wall.reserve() / 2);
     }
   }
+  hand_back_in_time();
   const protocol::Condition condition = condition_.said(now());
-  const bool less = !said_ || condition.fits.value_or(options_.slots) < said_->fits.value_or(options_.slots) ||
-                    condition.problem != said_->problem || condition.unreadable.size() > said_->unreadable.size();
-  if (welcomed_ && less) say_condition();
+  if (welcomed_ && (!said_ || allows_less(condition, *said_))) say_condition();
   give_back_what_does_not_fit();
+}
+
+// Before the epoch at hand is done: the trainer begins the next one at once. What cannot end in time goes on to the last moment, then it goes
+// back as far as its checkpoint; perhaps it is faster than it looks.
+void WorkerClient::Impl::hand_back_in_time() {
+  const HeldRetrainings::AtWork* at_work = retrainings_.at_work();
+  if (at_work == nullptr || at_work->giving_back || !condition_.wall().limited() || !epoch_clock_->another()) return;
+  const auto epoch = epoch_clock_->epoch(), rest = epoch_clock_->rest(now());
+  if (!epoch || condition_.wall().enough_for(*rest + *epoch, now())) return;
+  const std::string why = "the worker's wall time ends in " + seconds_text(condition_.wall().left(now())->count()) +
+                          ", which is too short for another epoch (of about " + seconds_text(epoch->count()) + ")";
+  logger("worker")->info("retraining to be given back after its epoch retraining={} reason=\"{}\"", at_work->what.retraining.value, why);
+  condition_.take_no_more_retrainings();
+  retrainings_.hand_back(false, why);
 }
 
 void WorkerClient::Impl::give_back_what_does_not_fit() {
@@ -847,8 +878,12 @@ void WorkerClient::Impl::give_back_what_does_not_fit() {
 }
 
 // A device that cannot be used: what waits goes back; what trains goes on as long as it can, for it holds its memory already.
-void WorkerClient::Impl::on_devices(std::vector<protocol::Device> devices) {
+void WorkerClient::Impl::on_devices(std::vector<protocol::Device> devices, std::optional<Size> size) {
   const std::string before = condition_.problem();
+  if (size && (size->pack != condition_.pack() || size->slots != condition_.slots())) {
+    logger("worker")->debug("pack follows free memory pack={} slots={} before={}", size->pack, size->slots, condition_.pack());
+    condition_.put_size(size->pack, size->slots);
+  }
   condition_.put(std::move(devices));
   const std::string& problem = condition_.problem();
   if (problem != before) {
@@ -904,7 +939,9 @@ WorkerClient::WorkerClient(WorkerClientOptions options, TrainFunction train, Ret
     : impl_(std::make_unique<Impl>(std::move(options), std::move(train), std::move(retrain))) {}
 WorkerClient::~WorkerClient() = default;
 WorkerEnd WorkerClient::run() { return impl_->run(); }
-void WorkerClient::report_devices(std::vector<protocol::Device> devices) { impl_->report_devices(std::move(devices)); }
+void WorkerClient::report_devices(std::vector<protocol::Device> devices, std::optional<Size> size) {
+  impl_->report_devices(std::move(devices), size);
+}
 void WorkerClient::leave(const std::string& reason) { impl_->leave(reason); }
 const WorkerClientOptions& WorkerClient::options() const { return impl_->options(); }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,7 @@ struct WorkerClientOptions {
   bool handle_signals = true;
   std::chrono::milliseconds signal_pause{2'000};
   std::string job, node;      ///< what the batch system says (workers/client/batch_job.h); may be empty
+  std::optional<int> processes;  ///< most that a retraining may have here; 0: it does not retrain; none: any number
   WallTime::Options wall;     ///< how long this worker may live
   /// What is said and heard is written there (workers/client/journal.h); empty: nowhere. A journal that cannot be written ends the worker.
   std::filesystem::path journal;
@@ -54,7 +56,8 @@ enum class WorkerEnd {
 /// A retraining is taken the same way (workers/client/retraining_session.h), never beside trials. Asked to leave, or drained, the worker
 /// hands it back after its epoch, or at once when the grace ends.
 ///
-/// With a wall time (`wall`) it says how many trials it can still finish, is given no more, and leaves in time. Data that cannot be read and
+/// With a wall time (`wall`) it says how many trials it can still finish and how long an epoch of a retraining may be, is given no more, hands a
+/// retraining back behind the last epoch that ends in time, and leaves in time. Data that cannot be read and
 /// a device that is lost fail no trial: what is held goes back (workers/client/worker_condition.h).
 ///
 /// Two threads that talk by posting values. The I/O thread, started by `run`, owns the connection, what is held and every
@@ -78,8 +81,12 @@ class WorkerClient {
   void leave(const std::string& reason);
 
   /// What was read of the devices, for the daemon. One with a problem: what waits goes back, and nothing more is taken until a later call
-  /// has none. Any thread, any time, also before `run`.
-  void report_devices(std::vector<protocol::Device> devices);
+  /// has none. `size`: how many trials to train at once and to hold from now on, where that follows the memory; what is in training goes on.
+  /// Any thread, any time, also before `run`.
+  struct Size {
+    int pack, slots;
+  };
+  void report_devices(std::vector<protocol::Device> devices, std::optional<Size> size = {});
 
   const WorkerClientOptions& options() const;
 

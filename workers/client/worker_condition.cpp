@@ -34,6 +34,11 @@ std::optional<std::size_t> WorkerCondition::most(SteadyTime now) const {
   return fits ? std::optional(static_cast<std::size_t>(*fits)) : std::nullopt;
 }
 
+bool WorkerCondition::takes_retrainings(SteadyTime now) const {
+  const auto longest = wall_.longest_epoch(now);
+  return retrains_ && most(now) != std::size_t{0} && (!longest || longest->count() > 0);
+}
+
 protocol::Condition WorkerCondition::said(SteadyTime now) const {
   protocol::Condition said;
   if (const auto left = wall_.left(now)) said.time_left_s = left->count();
@@ -41,6 +46,9 @@ protocol::Condition WorkerCondition::said(SteadyTime now) const {
   said.fits = wall_.fits(now, pack_, slots_);
   said.problem = problem();
   if (!said.problem.empty()) said.fits = 0;
+  if (const auto longest = wall_.longest_epoch(now)) said.longest_epoch_s = retrains_ ? longest->count() : 0;
+  if (const auto first = wall_.first_epoch()) said.first_epoch_s = first->count();
+  if (size_changes_) said.pack = pack_, said.slots = slots_;
   said.devices = devices_;
   for (const auto& [digest, data] : unreadable_) {
     if (now < data.until) said.unreadable.push_back({digest, data.why});

@@ -37,6 +37,13 @@ class WorkerCondition {
 
   /// What was read of the devices last. One with a problem: the worker takes nothing until it has none.
   void put(std::vector<protocol::Device> devices) { devices_ = std::move(devices); }
+  /// Trials at once and to hold, where these follow the memory that is free; told from now on.
+  void put_size(int pack, int slots) { pack_ = pack, slots_ = slots, size_changes_ = true; }
+  int pack() const { return pack_; }
+  int slots() const { return slots_; }
+  /// One was given back for want of time: no other is taken, for the time only gets shorter.
+  void take_no_more_retrainings() { retrains_ = false; }
+  bool takes_retrainings(SteadyTime now) const;
   /// Data that cannot be read: not asked for again for 15 s, then twice as long each time up to 10 minutes.
   void note_unreadable(const std::string& dataset_digest, const std::string& why, SteadyTime now);
   void note_readable(const std::string& dataset_digest) { unreadable_.erase(dataset_digest); }
@@ -56,6 +63,7 @@ class WorkerCondition {
   };
   WallTime wall_;
   int pack_, slots_;
+  bool size_changes_ = false, retrains_ = true;
   std::vector<protocol::Device> devices_;
   std::map<std::string, Unreadable> unreadable_;  // by dataset digest; kept when its time is over, for the next pause
 };

@@ -103,6 +103,10 @@ RetrainingDispatch::Hooks Dispatcher::retraining_hooks() {
     const Worker* worker = find_worker(name);
     return worker != nullptr && worker->session ? worker->id : WorkerId{};
   };
+  hooks.device = [this](const std::string& name) {
+    const Worker* worker = find_worker(name);
+    return worker != nullptr ? worker->hello.device : std::string();
+  };
   hooks.changed = [this] { schedule_pump(); };
   return hooks;
 }
@@ -325,6 +329,7 @@ nlohmann::json Dispatcher::workers_json() const {
                     {"device", worker.hello.device},
                     {"pack", worker.hello.pack},
                     {"slots", worker.hello.slots},
+                    {"processes", worker.hello.processes ? nlohmann::json(*worker.hello.processes) : nlohmann::json()},
                     {"code_version", worker.hello.code_version},
                     {"torch_version", worker.hello.torch_version},
                     {"held", held},
@@ -389,10 +394,26 @@ void Dispatcher::assign_retrainings() {
   if (retrainings_.waiting() == 0 && retrainings_.leased() == 0) return retrainings_.assign(candidates, false, false);
   for (const auto& [name, worker] : workers_) {
     if (!worker.session || !worker.id || worker.leaving || clock_.steady() - worker.heard >= options_.lease) continue;
-    if (most_held(worker) == 0) continue;
-    candidates.push_back({name, worker.id, used_slots(worker), worker.hello.pack, &worker.hello.condition});
+    if (most_held(worker) > 0) candidates.push_back(candidate_of(worker));
   }
   retrainings_.assign(candidates, queues_.any_running(), queues_.next() || queues_.next_alone());
+}
+
+RetrainingDispatch::Candidate Dispatcher::candidate_of(const Worker& worker) const {
+  RetrainingDispatch::Candidate candidate{worker.hello.name, worker.id, used_slots(worker), worker.hello.pack, worker.hello.device,
+                                          worker.hello.processes};
+  candidate.condition = &worker.hello.condition;
+  candidate.condition_age_s = seconds_between(worker.conditioned, clock_.steady());
+  candidate.blocked = most_held(worker) == 0;
+  return candidate;
+}
+
+std::map<RetrainingId, std::string> Dispatcher::why_retrainings_wait() const {
+  std::vector<RetrainingDispatch::Candidate> candidates;
+  for (const auto& [name, worker] : workers_) {
+    if (worker.session && worker.id && !worker.leaving) candidates.push_back(candidate_of(worker));
+  }
+  return retrainings_.why_waiting(candidates);
 }
 
 void Dispatcher::assign_alone() {
@@ -596,7 +617,7 @@ void Dispatcher::join(const std::shared_ptr<WorkerSession>& session, const proto
   worker.hello = hello;
   worker.id = WorkerId{};
   worker.session = session;
-  worker.connected = worker.heard = clock_.steady();
+  worker.connected = worker.heard = worker.conditioned = clock_.steady();
   worker.leaving = false;
   ++worker.joining;
   if (another_process) lose_unnamed(worker, hello.held, "the worker died, another process came under its name", true);
@@ -857,11 +878,17 @@ void Dispatcher::on(Worker& worker, const protocol::Heartbeat& message) {
 void Dispatcher::take_condition(Worker& worker, const protocol::Condition& condition) {
   std::vector<std::string> news;
   const protocol::Condition before = std::exchange(worker.hello.condition, condition);
+  worker.conditioned = clock_.steady();
+  const std::pair size_before(worker.hello.pack, worker.hello.slots);
+  worker.hello.slots = condition.slots.value_or(worker.hello.slots);
+  worker.hello.pack = std::min(condition.pack.value_or(worker.hello.pack), worker.hello.slots);
   if (condition.problem != before.problem && !condition.problem.empty()) news.push_back(condition.problem);
   for (const protocol::Unreadable& data : condition.unreadable) {
     if (can_read(before, data.dataset_digest)) news.push_back(data.why);
   }
-  if (condition.fits != before.fits || condition.problem != before.problem || condition.unreadable != before.unreadable) schedule_pump();
+  const bool more_or_less = condition.fits != before.fits || condition.longest_epoch_s != before.longest_epoch_s ||
+                            size_before != std::pair(worker.hello.pack, worker.hello.slots);
+  if (more_or_less || condition.problem != before.problem || condition.unreadable != before.unreadable) schedule_pump();
   if (news.empty()) return;
   auto work = [id = worker.id, name = worker.hello.name, news](Store& store) {
     for (const std::string& sentence : news) store.add_event(worker_event("worker_blocked", id, name + ": " + sentence));

@@ -79,7 +79,7 @@ struct DispatchOptions {
 /// result, and leaves right behind the acknowledgement.
 ///
 /// A worker with a wall time is given no more than it says that it can still finish, one that cannot read a study's features none of its trials
-/// (protocol::Condition).
+/// (protocol::Condition). Pack and slots may follow the memory that it has.
 ///
 /// A worker that retrains, or runs dry for a retraining, is given no trials (workers/dispatch/retraining_dispatch.h).
 ///
@@ -134,6 +134,9 @@ class Dispatcher {
   /// No more packs, no more timer: what comes in is still recorded. For the end of the daemon.
   void stop();
 
+  /// A sentence for each retraining that waits and that no connected worker can do, as they are now: what it waits for.
+  std::map<RetrainingId, std::string> why_retrainings_wait() const;
+
   RetrainingDispatch& retrainings() { return retrainings_; }
   const RetrainingDispatch& retrainings() const { return retrainings_; }
 
@@ -185,6 +188,7 @@ class Dispatcher {
     WorkerId id;                             // none until the store knows the connection
     std::shared_ptr<WorkerSession> session;  // null while not connected
     SteadyTime connected, heard;
+    SteadyTime conditioned;                  // when it said its condition
     bool leaving = false;
     std::size_t joining = 0;                 // hellos that are being committed
     std::size_t granting = 0, adopting = 0;  // trials whose lease is being committed
@@ -217,6 +221,7 @@ class Dispatcher {
   void schedule_pump();
   void pump();
   void assign_retrainings();
+  RetrainingDispatch::Candidate candidate_of(const Worker& worker) const;
   void assign_alone();
   Worker* choose_for_alone(const std::string& dataset_digest);
   RetrainingDispatch::Hooks retraining_hooks();

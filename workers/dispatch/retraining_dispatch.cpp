@@ -1,7 +1,10 @@
 #include "workers/dispatch/retraining_dispatch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <utility>
@@ -56,6 +59,16 @@ void check_artifacts(const RetrainingOutcome& outcome, const std::string& folder
   }
 }
 
+std::string seconds_text(double seconds) { return std::to_string(std::lround(std::max(0.0, seconds))) + " s"; }
+
+/// The worker's own words.
+std::string unread_by(const RetrainingDispatch::Candidate& worker, const std::string& digest) {
+  for (const protocol::Unreadable& data : worker.condition->unreadable) {
+    if (data.dataset_digest == digest || data.dataset_digest == protocol::retraining_data(digest)) return worker.name + ": " + data.why;
+  }
+  return "";
+}
+
 bool is_named(std::span<const HeldRetraining> named, HeldRetraining what) {
   return std::find(named.begin(), named.end(), what) != named.end();
 }
@@ -88,6 +101,7 @@ void RetrainingDispatch::submit(QueuedRetraining retraining) {
   at->second.paused = retraining.paused;
   if (retraining.recovered) at->second.not_before = clock_.steady() + options_.reconnect_grace;
   at->second.job = std::move(retraining.job);
+  at->second.times = std::move(retraining.times);
   hooks_.changed();
 }
 
@@ -154,22 +168,75 @@ void RetrainingDispatch::assign(std::span<const Candidate> workers, bool study_r
   const std::size_t most = study_runs ? std::max<std::size_t>(1, workers.size() / 2) : workers.size();
   if (trials_wait && workers.size() > 1 && free.empty()) make_room(workers);
   const auto rank = [&](const Candidate* w) {
-    return std::tuple(w->used > 0, !was_dry.contains(w->name), static_cast<double>(w->used) / w->pack, w->name);
+    return std::tuple(w->used > 0, !was_dry.contains(w->name), w->processes.value_or(std::numeric_limits<int>::max()),
+                      static_cast<double>(w->used) / w->pack, w->name);
   };
   std::ranges::sort(free, [&](const Candidate* a, const Candidate* b) { return rank(a) < rank(b); });
   std::size_t room = most > busy ? most - busy : 0;
   for (const RetrainingId id : ready()) {
     if (room == 0) break;
-    const std::string& digest = entries_.at(id).job.dataset_digest;
-    const auto worker = std::ranges::find_if(free, [data = protocol::retraining_data(digest), &digest](const Candidate* w) {
-      return w->condition == nullptr || (can_read(*w->condition, digest) && can_read(*w->condition, data));
-    });
-    if (worker == free.end()) continue;  // nobody here can read its data now
+    const auto worker = std::ranges::find_if(free, [&](const Candidate* w) { return can_take(*w, entries_.at(id)); });
+    if (worker == free.end()) continue;  // nobody who is free can do it now
     if ((*worker)->used == 0) grant(**worker, id);
     else dry_.insert((*worker)->name);
     free.erase(worker);
     --room;
   }
+}
+
+// What the worker said is some seconds old, and its time went on.
+bool RetrainingDispatch::has_time(const Candidate& worker, const Entry& entry) {
+  if (worker.condition == nullptr || !worker.condition->longest_epoch_s) return true;
+  const double epoch = entry.times.next(worker.device, entry.job.options).value_or(worker.condition->first_epoch_s.value_or(0));
+  const double longest = *worker.condition->longest_epoch_s - worker.condition_age_s;
+  return longest > 0 && epoch <= longest;
+}
+
+bool RetrainingDispatch::reads(const Candidate& worker, const Entry& entry) {
+  const std::string& digest = entry.job.dataset_digest;
+  return worker.condition == nullptr || (can_read(*worker.condition, digest) && can_read(*worker.condition, protocol::retraining_data(digest)));
+}
+
+bool RetrainingDispatch::can_take(const Candidate& worker, const Entry& entry) {
+  const int processes = entry.job.options.processes;
+  return !worker.blocked && processes <= worker.processes.value_or(processes) && reads(worker, entry) && has_time(worker, entry);
+}
+
+std::map<RetrainingId, std::string> RetrainingDispatch::why_waiting(std::span<const Candidate> workers) const {
+  std::map<RetrainingId, std::string> reasons;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.place != Place::waiting || entry.paused) continue;
+    if (std::ranges::none_of(workers, [&entry = entry](const Candidate& worker) { return can_take(worker, entry); })) {
+      reasons[id] = "waits for a worker" + what_is_missing(workers, entry);
+    }
+  }
+  return reasons;
+}
+
+// One reason after the other, each of the workers that the one before does not concern.
+std::string RetrainingDispatch::what_is_missing(std::span<const Candidate> workers, const Entry& entry) {
+  if (workers.empty()) return "; none is connected";
+  const int wanted = entry.job.options.processes;
+  int largest = 0;
+  std::vector<const Candidate*> able, readers;
+  for (const Candidate& worker : workers) {
+    const int most = worker.processes.value_or(wanted);
+    largest = std::max(largest, most);
+    if (most >= wanted && !worker.blocked) able.push_back(&worker);
+  }
+  std::ranges::copy_if(able, std::back_inserter(readers), [&](const Candidate* worker) { return reads(*worker, entry); });
+  if (largest == 0) return " that retrains; those that are connected train trials only";
+  if (largest < wanted) return " with " + std::to_string(wanted) + " GPUs; the largest connected has " + std::to_string(largest);
+  if (able.empty()) return "; those that could take it take nothing now (fusionctl workers says why)";
+  if (readers.empty()) return " that can read its data; " + unread_by(*able.front(), entry.job.dataset_digest);
+  return " with more time: " + time_that_is_there(readers, entry);
+}
+
+std::string RetrainingDispatch::time_that_is_there(std::span<const Candidate* const> workers, const Entry& entry) {
+  const auto longest = [](const Candidate* worker) { return worker->condition->longest_epoch_s.value_or(0) - worker->condition_age_s; };
+  const Candidate* best = *std::ranges::max_element(workers, {}, longest);  // all of them have a limit, or they could take it
+  const double epoch = entry.times.next(best->device, entry.job.options).value_or(best->condition->first_epoch_s.value_or(0));
+  return "its next epoch takes about " + seconds_text(epoch) + ", and the most that a connected one has for it is " + seconds_text(longest(best));
 }
 
 // Every worker retrains, and trials wait: the last in the order makes room, unless one is on its way already.
@@ -204,9 +271,12 @@ const RetrainingJob* RetrainingDispatch::job(RetrainingId id) const {
   return entry == entries_.end() ? nullptr : &entry->second.job;
 }
 
-std::size_t RetrainingDispatch::waiting_unpaused() const {
-  return static_cast<std::size_t>(
-      std::ranges::count_if(entries_, [](const auto& entry) { return !entry.second.paused && entry.second.place == Place::waiting; }));
+std::vector<int> RetrainingDispatch::waiting_unpaused() const {
+  std::vector<int> processes;
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.paused && entry.place == Place::waiting) processes.push_back(entry.job.options.processes);
+  }
+  return processes;
 }
 
 bool RetrainingDispatch::involves(const std::string& worker) const {
@@ -379,6 +449,8 @@ void RetrainingDispatch::on(const std::string& worker, const protocol::Retrainin
   protocol::RetrainingAck ack{"epoch", what, message.epoch.epoch, false};
   const std::string* holder = holder_of(what);
   if (Lease* lease = lease_of(worker, what)) extend(*lease);
+  const auto entry = entries_.find(what.retraining);
+  if (holder != nullptr && *holder == worker && entry != entries_.end()) entry->second.times.note(hooks_.device(worker), message.epoch);
   if (holder != nullptr && (*holder != worker || leases_.at(worker).doomed)) return hooks_.send(worker, ack);
   auto work = [message, claimed_by = holder != nullptr ? std::string() : worker](Store& store) {
     return store.add_retraining_epoch(message.what.retraining, message.what.attempt, message.epoch, claimed_by);

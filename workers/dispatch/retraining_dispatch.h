@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "space/retraining.h"
 #include "store/group_commit.h"
+#include "workers/dispatch/epoch_times.h"
 #include "workers/protocol/messages.h"
 
 namespace fusion {
@@ -26,6 +27,7 @@ struct QueuedRetraining {
   int priority = 0;   ///< higher first, then the older one
   bool paused = false;
   bool recovered = false;  ///< it was leased when the last daemon ended: its worker may come back with it
+  EpochTimes times{};      ///< of the epochs that are done
 };
 
 /// The retraining half of the dispatcher: who waits, who trains what until when, and which workers are kept from trials for it.
@@ -33,8 +35,11 @@ struct QueuedRetraining {
 /// A worker does either trials or one retraining. How they share the workers that are there:
 ///
 ///   - While a study runs, at most half of the workers retrain (rounded down, but one may always); with no study all may.
-///   - The next retraining (priority, then age) takes a worker that is idle. If none is, the one with least to train gets no more trials
-///     and is taken once it has run dry.
+///   - The next retraining (priority, then age) takes a worker that is idle. If none is, one gets no more trials and is taken once it has run
+///     dry. Of several it is the one for fewest processes, and of these the one with least to train.
+///   - A worker is given none that it cannot do: with more processes than it may have, of data that it cannot read now, or whose next epoch takes
+///     longer than the worker's wall time lets it (protocol::Condition; what an epoch takes: EpochTimes). Another may be given one that is
+///     later in the order meanwhile.
 ///   - If trials wait and every one of several workers retrains (they began when no study ran), the last in the order is handed back
 ///     after its epoch and waits again: it loses nothing.
 ///
@@ -49,6 +54,7 @@ class RetrainingDispatch {
     std::function<void(const std::string& worker, protocol::Message)> send;
     std::function<void(const std::string& worker, const std::string& reason)> close;  ///< its connection
     std::function<WorkerId(const std::string& worker)> connection;  ///< of the worker as it is connected now; none while it is not
+    std::function<std::string(const std::string& worker)> device;  ///< "cuda:0"
     std::function<void()> changed;  ///< somebody may be given something now
   };
   struct Options {
@@ -72,7 +78,11 @@ class RetrainingDispatch {
     WorkerId id;
     std::size_t used = 0;  ///< trials that it holds
     int pack = 1;
+    std::string device;
+    std::optional<int> processes;  ///< most that one may have; none: any number
     const protocol::Condition* condition = nullptr;  ///< what it said of itself; null: nothing is wrong
+    double condition_age_s = 0;    ///< since it said so
+    bool blocked = false;          ///< it takes nothing at all now
   };
   /// Gives out what waits. `study_runs`: some study may have trials now or later; `trials_wait`: some are ready.
   void assign(std::span<const Candidate> workers, bool study_runs, bool trials_wait);
@@ -85,8 +95,10 @@ class RetrainingDispatch {
   std::optional<std::string> holder(protocol::HeldRetraining what) const;
   /// Of one that is not final; nullptr: there is none.
   const RetrainingJob* job(RetrainingId id) const;
-  /// Those that wait for a worker and are not paused.
-  std::size_t waiting_unpaused() const;
+  /// For each that waits for a worker and is not paused, how many processes it wants.
+  std::vector<int> waiting_unpaused() const;
+  /// A sentence for each that none of all connected workers could be given, were it idle: what it waits for.
+  std::map<RetrainingId, std::string> why_waiting(std::span<const Candidate> workers) const;
   /// Something of the worker's is here, or under way at the store.
   bool involves(const std::string& worker) const;
   void tick();
@@ -117,6 +129,7 @@ class RetrainingDispatch {
     bool paused = false;
     Place place = Place::waiting;
     SteadyTime not_before{};  // stands aside until then
+    EpochTimes times{};
   };
   struct Lease {
     protocol::HeldRetraining what;
@@ -135,6 +148,11 @@ class RetrainingDispatch {
   void commit(Work work, Done done);
   std::vector<RetrainingId> ready() const;
   bool before(RetrainingId a, RetrainingId b) const;
+  static bool reads(const Candidate& worker, const Entry& entry);
+  static bool has_time(const Candidate& worker, const Entry& entry);
+  static bool can_take(const Candidate& worker, const Entry& entry);
+  static std::string time_that_is_there(std::span<const Candidate* const> workers, const Entry& entry);
+  static std::string what_is_missing(std::span<const Candidate> workers, const Entry& entry);
   void grant(const Candidate& worker, RetrainingId id);
   void granted(const std::string& worker, WorkerId connection, RetrainingId id, StoreResult<std::optional<int>>& attempt);
   void make_room(std::span<const Candidate> workers);

@@ -17,7 +17,7 @@ struct Workload {
     bool leaving = false;
   };
   std::size_t queued = 0;      ///< trials of studies that are not paused, which no worker has
-  std::size_t retrainings = 0;  ///< that wait, and are not paused
+  std::vector<int> retrainings; ///< that wait, and are not paused: how many processes each wants
   std::vector<Worker> workers;
 };
 

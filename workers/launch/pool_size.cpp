@@ -6,16 +6,20 @@ namespace fusion {
 
 std::vector<int> wanted_sizes(const OpenWork& work, const std::vector<PoolState>& pools) {
   std::vector<int> sizes;
-  auto trials = static_cast<std::int64_t>(work.trials), retrainings = static_cast<std::int64_t>(work.retrainings);
+  auto trials = static_cast<std::int64_t>(work.trials);
+  std::vector<int> retrainings = work.retrainings;
+  std::sort(retrainings.begin(), retrainings.end());
   for (const PoolState& pool : pools) {
     const std::int64_t per = std::max(pool.trials_per_worker, 1);
-    const std::int64_t need = pool.busy + retrainings + (trials + per - 1) / per;
+    const auto ours = pool.processes ? std::upper_bound(retrainings.begin(), retrainings.end(), *pool.processes) : retrainings.end();
+    const std::int64_t can = ours - retrainings.begin();
+    const std::int64_t need = pool.busy + can + (trials + per - 1) / per;
     const std::int64_t size = std::clamp<std::int64_t>(need, pool.min, pool.max);
     sizes.push_back(static_cast<int>(size));
     if (pool.stuck) continue;
     const std::int64_t room = std::max<std::int64_t>(0, size - pool.busy);
-    const std::int64_t retrained = std::min(room, retrainings);
-    retrainings -= retrained;
+    const std::int64_t retrained = std::min(room, can);
+    retrainings.erase(ours - retrained, ours);
     trials = std::max<std::int64_t>(0, trials - (room - retrained) * per);
   }
   return sizes;

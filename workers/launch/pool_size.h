@@ -12,7 +12,7 @@ namespace fusion {
 /// What is to be done, for all pools.
 struct OpenWork {
   std::size_t trials = 0;       ///< that nobody trains now: queued, or held by a worker that trains others first
-  std::size_t retrainings = 0;  ///< waiting
+  std::vector<int> retrainings{};  ///< waiting: how many processes each wants
 };
 
 /// One pool as it stands, for sharing the work out.
@@ -21,11 +21,12 @@ struct PoolState {
   int trials_per_worker = 1;
   int busy = 0;        ///< workers that train
   bool stuck = false;  ///< its launcher can bring nothing into being now
+  std::optional<int> processes{};  ///< most that a retraining may have on one of its workers; none: any number
 };
 
 /// How many workers each pool ought to have: those that are busy, one for each `trials_per_worker` trials that wait, and one for each retraining that
-/// waits, in [min, max]. The pools' order is their order of preference: what one cannot take is left to the next. One that is stuck keeps what
-/// it wants, and leaves all of it to the next too. A pure function.
+/// waits and that its workers can do, in [min, max]. The pools' order is their order of preference: what one cannot take is left to the next. One
+/// that is stuck keeps what it wants, and leaves all of it to the next too. A pure function.
 std::vector<int> wanted_sizes(const OpenWork& work, const std::vector<PoolState>& pools);
 
 /// Turns what is wanted into steps that never flap: up at once, down only by what was too much during the whole of a time, for getting a GPU

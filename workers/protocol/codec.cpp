@@ -90,6 +90,12 @@ json or_null(const std::optional<T>& value) {
   return value ? json(*value) : json();
 }
 
+/// A member that this version got later, left out where there is none: so a daemon from before reads what has nothing new to say.
+template <typename T>
+void put_later(json& members, const char* key, const std::optional<T>& value) {
+  if (value) members[key] = *value;
+}
+
 json device_json(const Device& device) {
   return {{"name", cut(device.name, kMaxName)},
           {"model", cut(device.model, kMaxName)},
@@ -108,31 +114,40 @@ json condition_members(const Condition& condition) {
   for (const Unreadable& data : condition.unreadable) {
     unreadable.push_back({{"dataset_digest", data.dataset_digest}, {"why", cut(data.why, kMaxSentence)}});
   }
-  for (const auto& seconds : {condition.time_left_s, condition.trial_s}) finite("heartbeat", "condition", seconds.value_or(0));
-  return {{"time_left_s", or_null(condition.time_left_s)},
-          {"trial_s", or_null(condition.trial_s)},
-          {"fits", or_null(condition.fits)},
-          {"problem", cut(condition.problem, kMaxSentence)},
-          {"devices", std::move(devices)},
-          {"unreadable", std::move(unreadable)}};
+  for (const auto& seconds : {condition.time_left_s, condition.trial_s, condition.longest_epoch_s, condition.first_epoch_s}) {
+    finite("heartbeat", "condition", seconds.value_or(0));
+  }
+  json members{{"time_left_s", or_null(condition.time_left_s)},
+               {"trial_s", or_null(condition.trial_s)},
+               {"fits", or_null(condition.fits)},
+               {"problem", cut(condition.problem, kMaxSentence)},
+               {"devices", std::move(devices)},
+               {"unreadable", std::move(unreadable)}};
+  put_later(members, "longest_epoch_s", condition.longest_epoch_s);
+  put_later(members, "first_epoch_s", condition.first_epoch_s);
+  put_later(members, "pack", condition.pack);
+  put_later(members, "slots", condition.slots);
+  return members;
 }
 
 json put(const Hello& m) {
-  return {{"type", "hello"},
-          {"protocol", m.protocol},
-          {"name", m.name},
-          {"host", m.host},
-          {"pid", m.pid},
-          {"device", m.device},
-          {"pack", m.pack},
-          {"slots", m.slots},
-          {"code_version", m.code_version},
-          {"torch_version", m.torch_version},
-          {"held", held_json(m.held)},
-          {"retrainings", held_json(m.retrainings)},
-          {"job", m.job},
-          {"node", m.node},
-          {"condition", condition_members(m.condition)}};
+  json frame{{"type", "hello"},
+             {"protocol", m.protocol},
+             {"name", m.name},
+             {"host", m.host},
+             {"pid", m.pid},
+             {"device", m.device},
+             {"pack", m.pack},
+             {"slots", m.slots},
+             {"code_version", m.code_version},
+             {"torch_version", m.torch_version},
+             {"held", held_json(m.held)},
+             {"retrainings", held_json(m.retrainings)},
+             {"job", m.job},
+             {"node", m.node},
+             {"condition", condition_members(m.condition)}};
+  put_later(frame, "processes", m.processes);
+  return frame;
 }
 
 json put(const Epoch& m) {
@@ -325,6 +340,9 @@ bool is_null(JsonReader& reader, std::string_view key) {
   return value != nullptr && value->is_null();
 }
 
+/// Of a member that this version got later: absent is none too.
+bool is_none(JsonReader& reader, std::string_view key) { return reader.raw(key) == nullptr || is_null(reader, key); }
+
 std::optional<std::int64_t> integer_or_none(JsonReader& reader, std::string_view key, std::int64_t most) {
   if (is_null(reader, key)) return std::nullopt;
   return reader.integer(key, 0, most);
@@ -371,6 +389,13 @@ Condition condition_at(JsonReader& outer) {
     element.finish();
     condition.unreadable.push_back(std::move(data));
   }
+  if (!is_none(reader, "longest_epoch_s")) condition.longest_epoch_s = reader.number("longest_epoch_s", 0, kLongest);
+  if (!is_none(reader, "first_epoch_s")) condition.first_epoch_s = reader.number("first_epoch_s", 0, kLongest);
+  if (!is_none(reader, "slots")) condition.slots = static_cast<int>(reader.integer("slots", 1, kMaxSlots));
+  if (!is_none(reader, "pack")) condition.pack = static_cast<int>(reader.integer("pack", 1, kMaxSlots));
+  if (condition.pack && condition.slots && *condition.pack > *condition.slots) {
+    reader.fail("pack", "is larger than slots, which is " + std::to_string(*condition.slots));
+  }
   reader.finish();
   return condition;
 }
@@ -395,6 +420,7 @@ Message take_hello(JsonReader& reader) {
   m.job = short_name(reader, "job");
   m.node = short_name(reader, "node");
   m.condition = condition_at(reader);
+  if (!is_none(reader, "processes")) m.processes = static_cast<int>(reader.integer("processes", 0, kMaxSlots));
   reader.finish();
   return m;
 }

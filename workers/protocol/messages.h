@@ -59,6 +59,10 @@ struct Condition {
   std::string problem;  ///< a sentence: why it takes nothing now; else empty
   std::vector<Device> devices;
   std::vector<Unreadable> unreadable;
+  /// The longest epoch of a retraining that ends in time here, with its checkpoint; 0: it takes no retraining. None: any.
+  std::optional<double> longest_epoch_s;
+  std::optional<double> first_epoch_s;  ///< what an epoch counts as of which nothing is known; none: nothing
+  std::optional<int> pack, slots;       ///< where these follow the memory that is free: what they are now. None: as in hello
   bool operator==(const Condition&) const = default;
 };
 inline bool can_read(const Condition& condition, const std::string& dataset_digest) {
@@ -83,6 +87,7 @@ struct Hello {
   std::string job;   ///< of the batch system it runs in: "4711", "4711_3"; else empty
   std::string node;  ///< what the batch system calls the host; else empty
   Condition condition{};
+  std::optional<int> processes{};  ///< most that a retraining may have here; 0: it does not retrain. None: any number
   bool operator==(const Hello&) const = default;
 };
 struct Epoch {

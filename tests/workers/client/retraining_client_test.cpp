@@ -25,6 +25,7 @@ using protocol::RetrainingLease;
 using protocol::RetrainingProgressReport;
 using protocol::RetrainingResult;
 using testing::ScriptedDaemon;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -76,12 +77,14 @@ class FakeRetrainer {
 
 class RetrainingClientTest : public ::testing::Test {
  protected:
-  void start(RetrainFunction retrain, std::chrono::milliseconds grace = 0ms) {
+  void start(RetrainFunction retrain, std::chrono::milliseconds grace = 0ms, const WallTime::Options& wall = {}) {
     WorkerClientOptions options;
     options.url = parse_daemon_url(daemon_.url());
     options.name = "w";
     options.handle_signals = false;
     options.grace = grace;
+    options.wall = wall;
+    options.processes = 3;
     options.backoff_min = 10ms;
     options.backoff_max = 50ms;
     options.leave_wait = 2000ms;
@@ -89,8 +92,8 @@ class RetrainingClientTest : public ::testing::Test {
     client_ = std::make_unique<WorkerClient>(options, no_trials, std::move(retrain));
     thread_ = std::thread([this] { client_->run(); });
   }
-  void start(FakeRetrainer& retrainer, std::chrono::milliseconds grace = 0ms) {
-    start([&retrainer](RetrainingSession& session) { retrainer(session); }, grace);
+  void start(FakeRetrainer& retrainer, std::chrono::milliseconds grace = 0ms, const WallTime::Options& wall = {}) {
+    start([&retrainer](RetrainingSession& session) { retrainer(session); }, grace, wall);
   }
   /// Lease, progress, first epoch.
   void begin(std::int64_t id) {
@@ -170,6 +173,67 @@ TEST_F(RetrainingClientTest, LeavingItGivesBackAtOnceOrAfterTheEpochWithinTheGra
   EXPECT_THAT(daemon_.expect<GiveBack>().retrainings, ElementsAre(held(7)));
   acknowledge("epoch", 7, 1);
   acknowledge("epoch", 7, 2);
+  daemon_.expect_close();
+  thread_.join();
+}
+
+TEST_F(RetrainingClientTest, SaysHowLongAnEpochMayBeAndHowManyProcesses) {
+  FakeRetrainer retrainer;
+  start(retrainer, 0ms, {5'020s, 60s, 20s});
+  const protocol::Hello hello = daemon_.welcome();
+  EXPECT_EQ(hello.processes, 3);
+  EXPECT_GT(hello.condition.longest_epoch_s.value(), 3900);
+  EXPECT_LE(hello.condition.longest_epoch_s.value(), 4000) << "in 5000 s, with a quarter to spare";
+  EXPECT_EQ(hello.condition.first_epoch_s, 48) << "of 60 s";
+}
+
+TEST_F(RetrainingClientTest, HandsBackBehindTheLastEpochThatItsWallTimeAllowsAndTakesNoOther) {
+  const auto slow = [](RetrainingSession& session) {
+    RetrainingEpoch done = epoch_of(1);
+    done.seconds = 200;
+    session.on_epoch(done);
+    while (!session.hand_back().stop_requested()) std::this_thread::sleep_for(1ms);
+    EXPECT_FALSE(session.cancel().stop_requested());
+    session.on_epoch(epoch_of(2));
+    session.on_end(Outcome::preempted, "stopped after an epoch");
+  };
+  start(slow, 0ms, {400s, 60s, 20s});  // 380 s are enough for the second epoch, not for a third
+  daemon_.welcome();
+  daemon_.send(lease_of(7));
+  EXPECT_EQ(daemon_.expect<RetrainingEpochReport>().epoch.epoch, 1);
+  protocol::Message message = daemon_.receive_any();
+  ASSERT_TRUE(std::holds_alternative<protocol::Heartbeat>(message)) << "the daemon hears of it before it has the retraining back";
+  EXPECT_EQ(std::get<protocol::Heartbeat>(message).condition.longest_epoch_s, 0);
+  EXPECT_EQ(daemon_.expect<RetrainingEpochReport>().epoch.epoch, 2);
+  const auto back = daemon_.expect<GiveBack>();
+  EXPECT_THAT(back.retrainings, ElementsAre(held(7)));
+  EXPECT_THAT(back.reason, AllOf(HasSubstr("the worker's wall time ends in "), HasSubstr("too short for another epoch (of about 200.0 s)")));
+  daemon_.send(lease_of(8));
+  EXPECT_THAT(daemon_.expect<GiveBack>().retrainings, ElementsAre(held(8))) << "it was on its way already";
+}
+
+TEST_F(RetrainingClientTest, WithTimeEnoughItGoesOn) {
+  FakeRetrainer retrainer;  // its epochs take 2 s
+  start(retrainer, 0ms, {400s, 60s, 20s});
+  daemon_.welcome();
+  begin(7);
+  retrainer.finish();
+  EXPECT_EQ(daemon_.expect<RetrainingResult>().outcome.outcome, Outcome::completed);
+}
+
+TEST_F(RetrainingClientTest, AtTheEndOfItsWallTimeItGivesBackEvenAmidAnEpoch) {
+  const auto stubborn = [](RetrainingSession& session) {
+    session.on_epoch(epoch_of(1));
+    while (!session.cancel().stop_requested()) std::this_thread::sleep_for(1ms);
+    session.on_end(Outcome::cancelled, "stopped amid an epoch");
+  };
+  start(stubborn, 0ms, {8'000ms, 100ms, 20s});
+  daemon_.welcome();
+  daemon_.send(lease_of(7));
+  daemon_.expect<RetrainingEpochReport>();
+  EXPECT_THAT(daemon_.expect<Leaving>().reason, HasSubstr("its wall time ends in"));
+  EXPECT_THAT(daemon_.expect<GiveBack>().retrainings, ElementsAre(held(7)));
+  acknowledge("epoch", 7, 1);
   daemon_.expect_close();
   thread_.join();
 }

@@ -31,6 +31,18 @@ TEST(WallTimeTest, WholePacksFitOnceTrialsWereSeen) {
   EXPECT_EQ(wall.fits(kBegin + 456s, 4, 8), 0);
 }
 
+TEST(WallTimeTest, AnEpochFitsThatEndsBeforeTheReserve) {
+  const WallTime wall({520s, 60s, 20s}, kBegin);
+  EXPECT_EQ(wall.longest_epoch(kBegin)->count(), 400) << "a quarter more than it takes";
+  EXPECT_EQ(wall.longest_epoch(kBegin + 510s)->count(), 0);
+  EXPECT_EQ(wall.first_epoch()->count(), 48) << "so one of which nothing is known may begin with 60 s left";
+  EXPECT_TRUE(wall.enough_for(400s, kBegin));
+  EXPECT_FALSE(wall.enough_for(401s, kBegin));
+  const WallTime endless({}, kBegin);
+  EXPECT_FALSE(endless.longest_epoch(kBegin) || endless.first_epoch());
+  EXPECT_TRUE(endless.enough_for(10000h, kBegin));
+}
+
 TEST(WallTimeTest, ASlowTrialCountsAtOnceAndIsForgottenSlowly) {
   WallTime wall({600s, 60s, 20s}, kBegin);
   wall.note(10s);

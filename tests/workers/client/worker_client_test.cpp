@@ -134,6 +134,7 @@ class RunningWorker {
     device.problem = problem;
     client_.report_devices({device});
   }
+  void resize(int pack, int slots) { client_.report_devices({}, WorkerClient::Size{pack, slots}); }
   /// Waits for its end; "" or the sentence it ended with.
   std::string end() {
     thread_.join();
@@ -712,7 +713,9 @@ TEST_F(WorkerClientPackTest, TrainsTogetherReportsEachAtItsEndAndRefillsFromWhat
   trainer_.finish({1, 2});
   EXPECT_EQ(result() + result(), 3);
   EXPECT_THAT(begun(1), ElementsAre(6));
-  daemon_.send(pack_of({7}));  // comes while the session runs: it joins
+  daemon_.send(pack_of({7, 8}));  // comes while the session runs: it joins
+  daemon_.send(Cancel{{held(8)}, "not wanted"});
+  EXPECT_EQ(daemon_.expect<Result>().outcome.trial, TrialId{8}) << "so both have come";
   trainer_.finish({4});
   EXPECT_EQ(result(), 4);
   EXPECT_THAT(begun(1), ElementsAre(7));
@@ -721,6 +724,22 @@ TEST_F(WorkerClientPackTest, TrainsTogetherReportsEachAtItsEndAndRefillsFromWhat
   EXPECT_THAT(rest, ElementsAre(5, 6, 7));
   EXPECT_EQ(trainer_.packs(), 1);
   EXPECT_LE(trainer_.most(), 4u) << "the trainer asked for a hundred";
+}
+
+TEST_F(WorkerClientPackTest, ThePackFollowsItsSizeBothWaysAndTheDaemonHearsOfIt) {
+  worker_->resize(6, 12);
+  daemon_.send(pack_of({1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_THAT(begun(6), ElementsAre(1, 2, 3, 4, 5, 6)) << "it said four in hello";
+  worker_->resize(2, 4);
+  std::optional<Heartbeat> beat;
+  do beat = std::get<Heartbeat>(daemon_.receive_any());
+  while (beat->condition.pack != 2);
+  EXPECT_EQ(beat->condition.slots, 4);
+  trainer_.finish({1, 2, 3, 4});
+  for (int i = 0; i < 4; ++i) result();
+  trainer_.finish({5});
+  EXPECT_EQ(result(), 5) << "two of two trained, so none was begun before";
+  EXPECT_THAT(begun(1), ElementsAre(7));
 }
 
 TEST_F(WorkerClientPackTest, AnotherStudyWaitsForTheEndOfThePack) {

@@ -691,6 +691,32 @@ TEST(DispatcherTest, AWorkerIsGivenNoMoreThanItSaysThatItCanFinish) {
   EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 0u);
 }
 
+TEST(DispatcherTest, PacksFollowWhatAWorkerSaysOfItselfBothWays) {
+  Harness h;
+  h.add_study(20);
+  ScriptedWorker worker(h.port());
+  worker.join("w", 2, {}, 2);
+  std::vector<TrialJob> jobs = worker.expect<Pack>().trials;
+  ASSERT_THAT(jobs, SizeIs(2));
+  const auto beat = [&](int pack, int slots) {
+    Heartbeat said;
+    for (const TrialJob& job : jobs) said.held.push_back(held(job));
+    said.condition.pack = pack;
+    said.condition.slots = slots;
+    worker.say(said);
+  };
+  beat(6, 8);
+  while (jobs.size() < 8) {
+    for (const TrialJob& job : worker.expect<Pack>().trials) jobs.push_back(job);
+  }
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->workers_json(); }).at(0).at("pack"), 6);
+  beat(1, 2);
+  for (; jobs.size() > 2; jobs.pop_back()) EXPECT_TRUE(worker.report(held(jobs.back()), 0.5).accepted) << "and no pack before it";
+  EXPECT_EQ(h.on_io([&] { return h.dispatcher->free_slots(); }), 0u);
+  EXPECT_TRUE(worker.report(held(jobs.back()), 0.5).accepted);
+  EXPECT_THAT(worker.expect<Pack>().trials, SizeIs(1));
+}
+
 TEST(DispatcherTest, AStudyWhoseDataAWorkerCannotReadGoesToAnotherOne) {
   Harness h;
   h.add_study(2);
@@ -773,7 +799,7 @@ TEST(DispatcherTest, TellsOfFreeSlotsAndWorkers) {
   ASSERT_THAT(workers, SizeIs(1));
   EXPECT_EQ(workers[0].at("name"), "w");
   EXPECT_EQ(workers[0].at("held"), nlohmann::json({pack.trials[0].trial.value, pack.trials[1].trial.value}));
-  EXPECT_EQ(workers[0].size(), 16u);
+  EXPECT_EQ(workers[0].size(), 17u);
   EXPECT_TRUE(workers[0].at("retraining").is_null());
   worker.vanish();
   h.wait_until([&] { return h.dispatcher->free_slots() == 0 && h.dispatcher->workers_json().empty(); });

@@ -30,7 +30,7 @@ using ::testing::HasSubstr;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-RetrainingId submit(Harness& h, int priority = 0, int retries = 1) {
+RetrainingId submit(Harness& h, int priority = 0, int retries = 1, int processes = 1) {
   const RetrainingRecord record = h.on_store([&](Store& s) {
     NewRetraining given;
     given.architecture.steps.push_back({{0, 0}, FusionOp::concat_fc, Activation::relu});
@@ -41,6 +41,7 @@ RetrainingId submit(Harness& h, int priority = 0, int retries = 1) {
     given.dataset.rows = {{"train", 4}, {"dev", 2}};
     given.dataset_path = "/data/features.json";
     given.options.epochs = 2;
+    given.options.processes = processes;
     given.seed = 11;
     given.priority = priority;
     given.retries = retries;
@@ -49,6 +50,32 @@ RetrainingId submit(Harness& h, int priority = 0, int retries = 1) {
   });
   h.on_io([&] { h.dispatcher->retrainings().submit({record.job, record.priority, false, false}); });
   return record.id;
+}
+
+/// One that says what it can do: hello with these figures, none where they are left out.
+struct Able {
+  std::optional<int> processes{};
+  std::optional<double> longest_epoch_s{}, first_epoch_s{};
+  std::string device = "cpu";
+};
+void join(ScriptedWorker& worker, const std::string& name, const Able& able) {
+  protocol::Hello hello;
+  hello.name = name;
+  hello.host = hello.code_version = hello.torch_version = "x";
+  hello.device = able.device;
+  hello.processes = able.processes;
+  hello.condition.longest_epoch_s = able.longest_epoch_s;
+  hello.condition.first_epoch_s = able.first_epoch_s;
+  worker.say(hello);
+  worker.expect<protocol::Welcome>();
+}
+/// What it waits for; empty: for nothing but its turn.
+std::string waits(Harness& h, RetrainingId id) {
+  return h.on_io([&] {
+    const auto reasons = h.dispatcher->why_retrainings_wait();
+    const auto found = reasons.find(id);
+    return found == reasons.end() ? std::string() : found->second;
+  });
 }
 
 RetrainingState state(Harness& h, RetrainingId id) {
@@ -120,6 +147,95 @@ TEST(RetrainingDispatchTest, IsLeasedReportedWatchedAndAcknowledged) {
   worker.say(result(what(lease)));
   EXPECT_FALSE(worker.expect<RetrainingAck>().accepted) << "a result is stored once";
   EXPECT_TRUE(h.on_io([&] { return h.dispatcher->retrainings().progress(id).is_null(); }));
+}
+
+TEST(RetrainingDispatchTest, OneOfSeveralProcessesGoesToAWorkerThatCanHaveThem) {
+  Harness h;
+  const RetrainingId four = submit(h, 5, 1, 4);
+  EXPECT_EQ(waits(h, four), "waits for a worker; none is connected");
+  ScriptedWorker simulated(h.port()), two(h.port());
+  join(simulated, "simulated", {0});
+  EXPECT_EQ(waits(h, four), "waits for a worker that retrains; those that are connected train trials only");
+  join(two, "two", {2});
+  EXPECT_EQ(waits(h, four), "waits for a worker with 4 GPUs; the largest connected has 2");
+  const RetrainingId one = submit(h);
+  EXPECT_EQ(two.expect<RetrainingLease>().job.retraining, one) << "the first in the order keeps nobody from what others can do";
+  ScriptedWorker eight(h.port());
+  join(eight, "eight", {8});
+  EXPECT_EQ(eight.expect<RetrainingLease>().job.retraining, four);
+  EXPECT_EQ(waits(h, four), "");
+}
+
+TEST(RetrainingDispatchTest, AWorkerFromBeforeThatSaysNothingOfAllThisIsGivenAny) {
+  Harness h;
+  ScriptedWorker old(h.port());
+  old.say_raw(R"({"type": "hello", "protocol": 4, "name": "old", "host": "x", "pid": 1, "device": "cuda:0", "pack": 1, "slots": 2, "code_version": "x",
+                  "torch_version": "x", "held": [], "retrainings": [], "job": "", "node": "",
+                  "condition": {"time_left_s": null, "trial_s": null, "fits": null, "problem": "", "devices": [], "unreadable": []}})");
+  old.expect<protocol::Welcome>();
+  EXPECT_TRUE(h.on_io([&] { return h.dispatcher->workers_json(); }).at(0).at("processes").is_null());
+  const RetrainingId four = submit(h, 0, 1, 4);
+  EXPECT_EQ(old.expect<RetrainingLease>().job.retraining, four);
+}
+
+TEST(RetrainingDispatchTest, TheSmallestWorkerThatIsEnoughIsTaken) {
+  Harness h;
+  ScriptedWorker large(h.port()), small(h.port()), any(h.port());
+  join(large, "a-large", {4});
+  join(small, "small", {1});
+  join(any, "any", {});
+  const RetrainingId one = submit(h);
+  EXPECT_EQ(small.expect<RetrainingLease>().job.retraining, one);
+  const RetrainingId four = submit(h, 0, 1, 4);
+  EXPECT_EQ(large.expect<RetrainingLease>().job.retraining, four);
+  const RetrainingId cpu = submit(h, 0, 1, 16);
+  EXPECT_EQ(any.expect<RetrainingLease>().job.retraining, cpu) << "on the CPU any number";
+}
+
+TEST(RetrainingDispatchTest, AWorkerWithoutTimeForAnEpochOfWhichNothingIsKnownGetsNone) {
+  Harness h;
+  const RetrainingId id = submit(h);
+  ScriptedWorker brief(h.port());
+  join(brief, "brief", {{}, 47.0, 48.0});
+  EXPECT_EQ(waits(h, id), "waits for a worker with more time: its next epoch takes about 48 s, and the most that a connected one has for it is 47 s");
+  Heartbeat beat;
+  beat.condition.longest_epoch_s = 48;
+  beat.condition.first_epoch_s = 48;
+  brief.say(beat);
+  EXPECT_EQ(brief.expect<RetrainingLease>().job.retraining, id);
+}
+
+TEST(RetrainingDispatchTest, WhatItsEpochsTookDecidesWhoHasTimeForTheNext) {
+  Harness h;
+  const RetrainingId id = submit(h);
+  ScriptedWorker first(h.port());
+  join(first, "first", {{}, 1000.0, 1.0, "cuda:1"});
+  const auto lease = first.expect<RetrainingLease>();
+  RetrainingEpochReport done = epoch(what(lease), 1);
+  done.epoch.seconds = 100;
+  first.say(done);
+  EXPECT_TRUE(first.expect<RetrainingAck>().accepted);
+  Heartbeat beat;
+  beat.retrainings = {what(lease)};
+  beat.condition.longest_epoch_s = 0;
+  first.say(beat);
+  first.say(GiveBack{{}, "no time", {what(lease)}});
+  h.wait_until([&] { return !h.dispatcher->retrainings().involves("first"); });
+  EXPECT_EQ(state(h, id), RetrainingState::queued) << "it is not given back to who gave it back";
+  ScriptedWorker brief(h.port()), longer(h.port());
+  join(brief, "brief", {{}, 99.0, 1.0, "cuda:0"});
+  EXPECT_THAT(waits(h, id), HasSubstr("its next epoch takes about 100 s, and the most that a connected one has for it is 99 s"));
+  join(longer, "longer", {{}, 200.0, 1.0, "cuda:0"});
+  EXPECT_EQ(longer.expect<RetrainingLease>().job.attempt, 2);
+}
+
+TEST(RetrainingDispatchTest, ATimeThatWasSaidLongAgoIsOverByNow) {
+  Harness h;
+  ScriptedWorker worker(h.port());
+  join(worker, "w", {{}, 50.0, 20.0});
+  h.advance(seconds(40));
+  const RetrainingId id = submit(h);
+  EXPECT_THAT(waits(h, id), HasSubstr("the most that a connected one has for it is 10 s"));
 }
 
 TEST(RetrainingDispatchTest, AWorkerRunsDryForItAndGetsTrialsAgainAfterwards) {

@@ -15,28 +15,37 @@ using ::testing::HasSubstr;
 PoolState pool(int min, int max, int busy = 0, int trials_per_worker = 8, bool stuck = false) { return {min, max, trials_per_worker, busy, stuck}; }
 
 TEST(WantedSizesTest, GrowsWithWorkUpToTheMost) {
-  EXPECT_THAT(wanted_sizes({0, 0}, {pool(0, 16)}), ElementsAre(0));
-  EXPECT_THAT(wanted_sizes({0, 0}, {pool(2, 16)}), ElementsAre(2));
-  EXPECT_THAT(wanted_sizes({1, 0}, {pool(0, 16)}), ElementsAre(1));
-  EXPECT_THAT(wanted_sizes({64, 0}, {pool(0, 16)}), ElementsAre(8));
-  EXPECT_THAT(wanted_sizes({65, 2}, {pool(0, 16, 3)}), ElementsAre(3 + 2 + 9));
-  EXPECT_THAT(wanted_sizes({1000, 0}, {pool(0, 16)}), ElementsAre(16));
+  EXPECT_THAT(wanted_sizes({0, {}}, {pool(0, 16)}), ElementsAre(0));
+  EXPECT_THAT(wanted_sizes({0, {}}, {pool(2, 16)}), ElementsAre(2));
+  EXPECT_THAT(wanted_sizes({1, {}}, {pool(0, 16)}), ElementsAre(1));
+  EXPECT_THAT(wanted_sizes({64, {}}, {pool(0, 16)}), ElementsAre(8));
+  EXPECT_THAT(wanted_sizes({65, {1, 1}}, {pool(0, 16, 3)}), ElementsAre(3 + 2 + 9));
+  EXPECT_THAT(wanted_sizes({1000, {}}, {pool(0, 16)}), ElementsAre(16));
 }
 
 TEST(WantedSizesTest, IsTheSameHoweverMuchOfTheWorkHasBegun) {
   // 64 trials, 8 a worker: queued, half in training, all in training.
-  EXPECT_THAT(wanted_sizes({64, 0}, {pool(0, 16, 0)}), ElementsAre(8));
-  EXPECT_THAT(wanted_sizes({32, 0}, {pool(0, 16, 4)}), ElementsAre(8));
-  EXPECT_THAT(wanted_sizes({0, 0}, {pool(0, 16, 8)}), ElementsAre(8));
+  EXPECT_THAT(wanted_sizes({64, {}}, {pool(0, 16, 0)}), ElementsAre(8));
+  EXPECT_THAT(wanted_sizes({32, {}}, {pool(0, 16, 4)}), ElementsAre(8));
+  EXPECT_THAT(wanted_sizes({0, {}}, {pool(0, 16, 8)}), ElementsAre(8));
 }
 
 TEST(WantedSizesTest, LeavesTheRestToTheNextPool) {
-  EXPECT_THAT(wanted_sizes({64, 1}, {pool(0, 2), pool(0, 16, 1, 4)}), ElementsAre(2, 1 + 14));
-  EXPECT_THAT(wanted_sizes({8, 0}, {pool(0, 2), pool(0, 16)}), ElementsAre(1, 0));
+  EXPECT_THAT(wanted_sizes({64, {1}}, {pool(0, 2), pool(0, 16, 1, 4)}), ElementsAre(2, 1 + 14));
+  EXPECT_THAT(wanted_sizes({8, {}}, {pool(0, 2), pool(0, 16)}), ElementsAre(1, 0));
 }
 
 TEST(WantedSizesTest, OneThatIsStuckTakesNothingFromOthers) {
-  EXPECT_THAT(wanted_sizes({16, 1}, {pool(0, 4, 0, 8, true), pool(0, 4)}), ElementsAre(3, 3));
+  EXPECT_THAT(wanted_sizes({16, {1}}, {pool(0, 4, 0, 8, true), pool(0, 4)}), ElementsAre(3, 3));
+}
+
+TEST(WantedSizesTest, ARetrainingOfSeveralProcessesBringsOnlyWorkersThatCanDoIt) {
+  PoolState one_gpu = pool(0, 8), four_gpus = pool(0, 8);
+  one_gpu.processes = 1;
+  four_gpus.processes = 4;
+  EXPECT_THAT(wanted_sizes({0, {4}}, {one_gpu}), ElementsAre(0));
+  EXPECT_THAT(wanted_sizes({0, {4, 1, 8}}, {one_gpu, four_gpus}), ElementsAre(1, 1)) << "nobody has eight";
+  EXPECT_THAT(wanted_sizes({0, {4, 8}}, {pool(0, 8)}), ElementsAre(2)) << "on the CPU any number";
 }
 
 class PoolSizerTest : public ::testing::Test {

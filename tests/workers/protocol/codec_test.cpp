@@ -87,8 +87,8 @@ std::vector<Message> one_of_each() {
   pack.trials.push_back({TrialId{2}, 9, architecture_from_text("[[0,0,3]]"), 0});
   const std::vector<Held> held{{TrialId{1}, 2}, {TrialId{std::numeric_limits<std::int64_t>::max()}, 1}};
   const Condition condition{3'599.5, 2.25, 16, "the GPU is full", {{"cuda:0", "NVIDIA H200", "GPU-1", 143'771, 80, 97, 61, 3, "full"}, {}},
-                            {{std::string(64, 'b'), "train.safetensors: its SHA-256 is another"}}};
-  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held, retrainings, "4711_3", "node7", condition},
+                            {{std::string(64, 'b'), "train.safetensors: its SHA-256 is another"}}, 75.5, 48, 16, 32};
+  return {Hello{kVersion, "w", "host", 12, "cuda:0", 32, 64, "0.1.0", "2.4", held, retrainings, "4711_3", "node7", condition, 4},
           Epoch{TrialId{4}, 1, {1, 0.1, 0.9, 1e-6, 0.25}},
           Result{completed},
           Result{failed},
@@ -159,8 +159,34 @@ TEST(CodecTest, EveryMissingMemberIsNamed) {
     for (const auto& [key, value] : frame.items()) {
       nlohmann::json less = frame;
       less.erase(key);
+      if (key == "processes") continue;  // it came later
       EXPECT_THAT(refusal(less.dump()), HasSubstr("/" + key)) << frame;
     }
+  }
+}
+
+/// The hello and the heartbeat of version 4 as they were before anything was added to it.
+constexpr const char* kHelloOfBefore =
+    R"({"type": "hello", "protocol": 4, "name": "gpu7-3121", "host": "gpu7", "pid": 3121, "device": "cuda:0", "pack": 64, "slots": 128,
+        "code_version": "0.1.0", "torch_version": "2.4.0", "held": [{"trial": 41, "attempt": 1}], "retrainings": [], "job": "4711_3", "node": "gpu7",
+        "condition": {"time_left_s": 3405.5, "trial_s": 41.25, "fits": 128, "problem": "", "devices": [], "unreadable": []}})";
+constexpr const char* kHeartbeatOfBefore =
+    R"({"type": "heartbeat", "held": [], "retrainings": [{"retraining": 5, "attempt": 2}],
+        "condition": {"time_left_s": null, "trial_s": null, "fits": null, "problem": "", "devices": [], "unreadable": []}})";
+
+TEST(CodecTest, WhatCameLaterIsNoneWhereItIsAbsentOrNull) {
+  nlohmann::json frame = nlohmann::json::parse(kHelloOfBefore);
+  const auto before = std::get<Hello>(decode(frame.dump()));
+  EXPECT_FALSE(before.processes || before.condition.longest_epoch_s || before.condition.first_epoch_s || before.condition.pack || before.condition.slots);
+  EXPECT_EQ(before.condition.fits, 128);
+  frame["processes"] = nullptr;
+  for (const char* later : {"longest_epoch_s", "first_epoch_s", "pack", "slots"}) frame["condition"][later] = nullptr;
+  EXPECT_TRUE(std::get<Hello>(decode(frame.dump())) == before);
+}
+
+TEST(CodecTest, WhatHasNothingNewToSayIsWrittenAsBefore) {
+  for (const char* frame : {kHelloOfBefore, kHeartbeatOfBefore}) {
+    EXPECT_EQ(nlohmann::json::parse(encode(decode(frame))), nlohmann::json::parse(frame)) << "a daemon from before refuses what it does not know";
   }
 }
 
@@ -191,6 +217,9 @@ TEST(CodecTest, WrongValuesAreNamedByPointer) {
   EXPECT_THAT(refusal(with(all[0], "/held/1/attempt", 0)), HasSubstr("/held/1/attempt: expected an integer"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 31)), HasSubstr("/pack: is larger than slots, which is 31"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 0)), HasSubstr("/slots"));
+  EXPECT_THAT(refusal(with(all[0], "/processes", -1)), HasSubstr("/processes"));
+  EXPECT_THAT(refusal(with(all[0], "/condition/longest_epoch_s", -1)), HasSubstr("/condition/longest_epoch_s"));
+  EXPECT_THAT(refusal(with(all[0], "/condition/slots", 15)), HasSubstr("/condition/pack: is larger than slots, which is 15"));
   EXPECT_THAT(refusal(with(all[0], "/slots", 1 << 20)), HasSubstr("/slots"));
   EXPECT_THAT(refusal(with(all[0], "/name", "")), HasSubstr("/name"));
   EXPECT_THAT(refusal(with(all[0], "/name", "a\nb")), HasSubstr("/name"));
