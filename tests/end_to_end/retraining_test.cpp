@@ -161,6 +161,25 @@ TEST_F(RetrainingTest, TheDaemonKilledWhileAFarWorkerSendsLosesNothing) {
   EXPECT_EQ(system.stop(), 0);
 }
 
+TEST_F(RetrainingTest, AFarWorkerThatMustGoAtOnceSendsWhatItHasFirst) {
+  const std::int64_t id = FoundTrialTest::retrain({"--epochs", "1000"});
+  const std::string address = system.url().substr(7);
+  const auto hurried = far_worker("hurried");
+  wait_for_checkpoint(id, 1);
+  const auto epoch_in = [](const std::filesystem::path& folder) { return json::parse(read_text(folder / "checkpoint.json")).at("epoch").get<int>(); };
+  const std::filesystem::path there = folder_of(id), here = cache_of("hurried") / "retrainings" / (there.filename().string() + ".1");
+  system.kill_daemon();
+  const int sent = epoch_in(there);
+  system.wait_until([&] { return epoch_in(here) > sent; });
+  hurried->signal(SIGTERM);
+  system.start(0, {{"--listen", address}, {"--reconnect-grace-s", "20"}, {"--lease-s", "20"}});
+  EXPECT_EQ(hurried->wait(std::chrono::seconds(60)), 0) << hurried->err();
+  system.wait_until([&] { return system.sql("select outcome from retraining_attempts")[0][0] == "preempted"; });
+  EXPECT_GT(epoch_in(there), sent);
+  EXPECT_EQ(system.sql("select max(epoch) from retraining_epochs")[0][0], epoch_in(there)) << "only the epoch at hand is trained again";
+  EXPECT_EQ(system.stop(), 0);
+}
+
 TEST_F(RetrainingTest, TheDaemonKilledAtSeveralEpochsLosesNothing) {
   const std::int64_t id = retrain();
   const std::string address = system.url().substr(7);

@@ -67,6 +67,7 @@ bool HeldRetrainings::cancel(const HeldRetraining& what, const std::string& why)
   if (!at_work_ || at_work_->what != what) return false;
   at_work_->cancelled = why;
   at_work_->cancel.request_stop();
+  abandon();
   return true;
 }
 
@@ -82,6 +83,10 @@ void HeldRetrainings::hand_back(bool now, const std::string& why) {
   at_work_->giving_back = true;
   at_work_->hand_back.request_stop();
   if (now) at_work_->cancel.request_stop();
+}
+
+void HeldRetrainings::abandon() {
+  if (at_work_) at_work_->abandon.request_stop();
 }
 
 bool HeldRetrainings::acknowledge(const protocol::RetrainingAck& ack) {

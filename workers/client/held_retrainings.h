@@ -23,7 +23,7 @@ class HeldRetrainings {
   /// The one at work, as the I/O thread sees it.
   struct AtWork {
     protocol::HeldRetraining what;
-    std::stop_source cancel, hand_back;
+    std::stop_source cancel, hand_back, abandon;
     std::string cancelled;   ///< why the daemon wants it stopped; else empty
     bool giving_back = false;  ///< it is to be given back as soon as it has stopped
     std::string why;           ///< the worker itself wants that; else empty
@@ -51,6 +51,8 @@ class HeldRetrainings {
   bool hand_back(const protocol::HeldRetraining& what);
   /// The same whatever is at work; at once if `now`. `why`: a reason of the worker's own, for the daemon.
   void hand_back(bool now, const std::string& why = "");
+  /// What is at work sends nothing any more.
+  void abandon();
 
   bool acknowledge(const protocol::RetrainingAck& ack);
   /// Everything that waits, works or has a result that is not acknowledged.

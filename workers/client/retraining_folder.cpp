@@ -245,11 +245,12 @@ void RetrainingFolder::send(std::vector<Artifact>& artifacts, const Stopped& sto
 
 namespace {
 
-/// What came of it goes where the daemon has it: checkpoints also of what failed, as the next attempt goes on behind them.
+/// What came of it goes where the daemon has it: checkpoints also of what failed or had to stop amid an epoch, as the next attempt goes on
+/// behind them.
 void deliver(RetrainingFolder& folder, const RetrainingSession& session, RetrainingOutcome& outcome) {
-  const auto cancelled = [&session] { return session.cancel().stop_requested(); };
-  if (outcome.outcome == Outcome::completed) folder.send(outcome.score->artifacts, cancelled);
-  else if (outcome.outcome != Outcome::cancelled) folder.settle(cancelled);
+  const auto abandoned = [&session] { return session.abandon().stop_requested(); };
+  if (outcome.outcome == Outcome::completed) folder.send(outcome.score->artifacts, abandoned);
+  else if (!abandoned()) folder.settle(abandoned);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 
 namespace fusion {
 
-/// One retraining at work, as the trainer sees it: the job, the two ways to end it early, and where reports and its end go.
+/// One retraining at work, as the trainer sees it: the job, the ways to end it early, and where reports and its end go.
 ///
 /// Belongs to the training thread, and lives as long as the RetrainFunction runs. It ends once: what the trainer says after that is
 /// dropped.
@@ -25,14 +25,20 @@ class RetrainingSession {
     std::function<void(const RetrainingProgress&)> on_progress;
     std::function<void(RetrainingOutcome)> on_end;
   };
-  RetrainingSession(RetrainingJob job, std::stop_token cancel, std::stop_token hand_back, Hooks hooks)
-      : job_(std::move(job)), cancel_(std::move(cancel)), hand_back_(std::move(hand_back)), hooks_(std::move(hooks)) {}
+  /// The ways to end it early, see below.
+  struct Stops {
+    std::stop_token cancel, hand_back, abandon;
+  };
+  RetrainingSession(RetrainingJob job, Stops stops, Hooks hooks) : job_(std::move(job)), stops_(std::move(stops)), hooks_(std::move(hooks)) {}
 
   const RetrainingJob& job() const { return job_; }
   /// End it within a batch, outcome cancelled. What is on disk stays: the daemon may hand the retraining to somebody else.
-  const std::stop_token& cancel() const { return cancel_; }
+  const std::stop_token& cancel() const { return stops_.cancel; }
   /// End it once the epoch at hand is in a checkpoint, outcome preempted; at once if none is at hand. Also triggered beside `cancel`.
-  const std::stop_token& hand_back() const { return hand_back_; }
+  const std::stop_token& hand_back() const { return stops_.hand_back; }
+  /// What was made is not wanted any more, or there is no time to send it: only then stop what is on its way to the daemon. Triggered with
+  /// `cancel`, or some seconds later.
+  const std::stop_token& abandon() const { return stops_.abandon; }
 
   /// After every epoch, its checkpoint being on disk. Kept until the daemon acknowledged it.
   void on_epoch(const RetrainingEpoch& epoch) {
@@ -60,7 +66,7 @@ class RetrainingSession {
 
  private:
   RetrainingJob job_;
-  std::stop_token cancel_, hand_back_;
+  Stops stops_;
   Hooks hooks_;
   bool ended_ = false;
 };

@@ -35,7 +35,8 @@
 
 // How a worker ends. `over_` is set once, by `finish`; everything before that goes on as long as it must:
 //
-//   leave (a signal)   waiting trials go back at once; those in training end in time, or are stopped and go back
+//   leave (a signal)   waiting trials go back at once; those in training end in time, or are stopped and go back; a retraining that was
+//                      stopped has some seconds to send its checkpoint
 //   time is over       the same, with what is left of the wall time for a grace
 //   device lost        the same, without any
 //   drain (daemon)     waiting trials are trained first; said again, nothing is trained any more, and all goes back
@@ -127,7 +128,7 @@ class WorkerClient::Impl {
   // training thread
   void train(const Header& header, std::vector<SessionTrial> trials);
   std::vector<SessionTrial> ask_for_more(const Header& header, std::size_t room);
-  void retrain(RetrainingJob job, std::stop_token cancel, std::stop_token hand_back);
+  void retrain(RetrainingJob job, RetrainingSession::Stops stops);
 
   // I/O thread: the connection
   asio::awaitable<void> keep_connected();
@@ -213,7 +214,7 @@ class WorkerClient::Impl {
   bool welcomed_ = false;       // of connection_: before that nothing but hello may be sent
   bool told_lost_ = false;      // one line per change of state, not per try
   std::chrono::milliseconds heartbeat_every_{10'000};
-  asio::steady_timer heartbeat_{io_}, pause_{io_}, grace_{io_}, deadline_{io_}, look_{io_};
+  asio::steady_timer heartbeat_{io_}, pause_{io_}, grace_{io_}, send_{io_}, deadline_{io_}, look_{io_};
   asio::signal_set signals_{io_};
   int tries_ = 0;
   Rng jitter_;
@@ -222,6 +223,7 @@ class WorkerClient::Impl {
   std::optional<std::string> leaving_;        // why
   std::optional<SteadyTime> signalled_;       // the first signal came
   int signal_ = 0;                            // the last one
+  bool grace_over_ = false;
   bool draining_ = false;
   bool drain_said_ = false;  // over connection_
   bool pack_open_ = false;  // the training thread is in the TrainFunction, or in the RetrainFunction
@@ -294,6 +296,7 @@ void WorkerClient::Impl::fail(std::exception_ptr error) {
   if (!failure_) failure_ = std::move(error);
   held_.stop_training();
   retrainings_.hand_back(true);
+  retrainings_.abandon();
   if (connection_) connection_->cut();
 }
 
@@ -331,7 +334,7 @@ void WorkerClient::Impl::train(const Header& header, std::vector<SessionTrial> t
   asio::post(io_, [this] { on_pack_ended(); });
 }
 
-void WorkerClient::Impl::retrain(RetrainingJob job, std::stop_token cancel, std::stop_token hand_back) {
+void WorkerClient::Impl::retrain(RetrainingJob job, RetrainingSession::Stops stops) {
   const HeldRetraining what{job.retraining, job.attempt};
   RetrainingSession::Hooks hooks;
   hooks.on_epoch = [this, what](const RetrainingEpoch& epoch) {
@@ -344,7 +347,7 @@ void WorkerClient::Impl::retrain(RetrainingJob job, std::stop_token cancel, std:
     asio::post(io_, [this, outcome = std::move(outcome)]() mutable { on_retrained(std::move(outcome)); });
   };
   const std::string data = protocol::retraining_data(job.dataset_digest);
-  RetrainingSession session(std::move(job), std::move(cancel), std::move(hand_back), std::move(hooks));
+  RetrainingSession session(std::move(job), std::move(stops), std::move(hooks));
   try {
     retrain_(session);
     session.on_end(Outcome::failed, "the trainer ended without a word about this retraining");
@@ -617,9 +620,8 @@ void WorkerClient::Impl::retrain_next() {
   epoch_clock_.emplace(job.options, now());
   const HeldRetrainings::AtWork& begun = *retrainings_.at_work();
   logger("worker")->info("retraining begun retraining={} attempt={}", job.retraining.value, job.attempt);
-  asio::post(main_, [this, job = std::move(job), cancel = begun.cancel.get_token(), hand_back = begun.hand_back.get_token()]() mutable {
-    retrain(std::move(job), std::move(cancel), std::move(hand_back));
-  });
+  RetrainingSession::Stops stops{begun.cancel.get_token(), begun.hand_back.get_token(), begun.abandon.get_token()};
+  asio::post(main_, [this, job = std::move(job), stops = std::move(stops)]() mutable { retrain(std::move(job), std::move(stops)); });
 }
 
 std::vector<SessionTrial> WorkerClient::Impl::begin(const protocol::PackHeader& header, std::size_t room) {
@@ -810,10 +812,17 @@ void WorkerClient::Impl::on_leave(const std::string& reason, WorkerEnd why, std:
   end_if_done();
 }
 
+// Asked again there is no time for anything.
 void WorkerClient::Impl::end_grace() {
   grace_.cancel();
   held_.stop_training();
   retrainings_.hand_back(true);
+  if (std::exchange(grace_over_, true)) return retrainings_.abandon();
+  const WallTime& wall = condition_.wall();
+  send_.expires_after(wall.limited() ? std::min(options_.send_wait, wall.reserve() / 4) : options_.send_wait);
+  send_.async_wait([this](boost::system::error_code error) {
+    if (!error) retrainings_.abandon();
+  });
 }
 
 // ---- the time that is left, devices, data

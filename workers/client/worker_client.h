@@ -25,6 +25,9 @@ struct WorkerClientOptions {
   std::string torch_version;  ///< stands with each score
   /// How long trials in training may go on after a request to leave, before they are stopped and given back.
   std::chrono::milliseconds grace{0};
+  /// And how long, behind the grace, what a retraining made may go on to the daemon, on a host that shares no folder with it. With a wall time at
+  /// most a quarter of its reserve.
+  std::chrono::milliseconds send_wait{8'000};
   /// How long leaving may wait for acknowledgements (and for a daemon that is away) once nothing is in training, and then for
   /// the answer to the good-bye.
   std::chrono::milliseconds leave_wait{10'000};

@@ -83,6 +83,7 @@ class RetrainingClientTest : public ::testing::Test {
     options.name = "w";
     options.handle_signals = false;
     options.grace = grace;
+    options.send_wait = send_wait_;
     options.wall = wall;
     options.processes = 3;
     options.backoff_min = 10ms;
@@ -110,6 +111,7 @@ class RetrainingClientTest : public ::testing::Test {
   }
 
   ScriptedDaemon daemon_;
+  std::chrono::milliseconds send_wait_{0};  // set before `start`
   std::unique_ptr<WorkerClient> client_;
   std::thread thread_;
 };
@@ -175,6 +177,58 @@ TEST_F(RetrainingClientTest, LeavingItGivesBackAtOnceOrAfterTheEpochWithinTheGra
   acknowledge("epoch", 7, 2);
   daemon_.expect_close();
   thread_.join();
+}
+
+/// Stopped, it goes on sending until it has sent all, or is told that this is no use.
+class FakeSender {
+ public:
+  void operator()(RetrainingSession& session) {
+    session.on_epoch(epoch_of(1));
+    while (!session.cancel().stop_requested()) std::this_thread::sleep_for(1ms);
+    stopped_ = true;
+    while (!sent_ && !session.abandon().stop_requested()) std::this_thread::sleep_for(1ms);
+    session.on_end(Outcome::cancelled, sent_ ? "sent" : "abandoned");
+  }
+  void wait_until_stopped() const {
+    while (!stopped_) std::this_thread::sleep_for(1ms);
+  }
+  void finish() { sent_ = true; }
+
+ private:
+  std::atomic<bool> stopped_{false}, sent_{false};
+};
+
+TEST_F(RetrainingClientTest, LeavingWithoutGraceWhatIsBeingSentGoesOnForAWhile) {
+  FakeSender sender;
+  send_wait_ = 60s;
+  start([&sender](RetrainingSession& session) { sender(session); });
+  daemon_.welcome();
+  daemon_.send(lease_of(7));
+  daemon_.expect<RetrainingEpochReport>();
+  client_->leave("the batch job ends");
+  daemon_.expect<Leaving>();
+  sender.wait_until_stopped();
+  sender.finish();
+  EXPECT_THAT(daemon_.expect<GiveBack>().retrainings, ElementsAre(held(7)));
+  acknowledge("epoch", 7, 1);
+  daemon_.expect_close();
+  thread_.join();
+}
+
+TEST_F(RetrainingClientTest, WhatIsBeingSentIsAbandonedInTheEndAndAtOnceWhenNobodyWantsIt) {
+  FakeSender slow;
+  send_wait_ = 10ms;
+  start([&slow](RetrainingSession& session) { slow(session); });
+  daemon_.welcome();
+  daemon_.send(lease_of(7));
+  daemon_.expect<RetrainingEpochReport>();
+  daemon_.send(Cancel{{}, "somebody asked", {held(7)}});
+  EXPECT_EQ(daemon_.expect<RetrainingResult>().outcome.error, "somebody asked");
+  daemon_.send(lease_of(8));
+  daemon_.expect<RetrainingEpochReport>();
+  client_->leave("the batch job ends");
+  daemon_.expect<Leaving>();
+  EXPECT_THAT(daemon_.expect<GiveBack>().retrainings, ElementsAre(held(8)));
 }
 
 TEST_F(RetrainingClientTest, SaysHowLongAnEpochMayBeAndHowManyProcesses) {
