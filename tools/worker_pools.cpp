@@ -64,10 +64,27 @@ struct Pool {
   PoolSizer sizer;
   int wanted = 0;
   int pack = kTrialsPerWorker;  // as its workers last said
+  std::string lacks;            // for a retraining that no pool can do
+  // Of a retraining, the most that one of its workers was ever good for; none: nothing is known that limits it.
+  std::optional<int> processes;
+  std::optional<double> longest_epoch_s, first_epoch_s;
   std::string token_problem;    // its workers would be turned away
   SteadyTime look_at_token{};   // not before
   std::optional<SteadyTime> looking_since;  // at the token's file
   bool token_good = false;      // it was found since the last tick
+
+  // One that has just come has the whole of its time, and the next one will have as much.
+  void learn(const Workload::Worker& worker) {
+    if (worker.processes) processes = std::max(processes.value_or(0), *worker.processes);
+    if (!worker.longest_epoch_s) return;
+    longest_epoch_s = std::max(longest_epoch_s.value_or(0), *worker.longest_epoch_s);
+    first_epoch_s = worker.first_epoch_s;
+  }
+  std::string problem() const {
+    if (!token_problem.empty()) return token_problem;
+    const std::string of_launcher = launcher->problem();
+    return of_launcher.empty() ? lacks : of_launcher;
+  }
 };
 
 }  // namespace
@@ -174,7 +191,8 @@ void WorkerPools::Impl::tick() {
   const Workload load = dispatcher_.workload();
   Known known;
   std::set<std::string> connected;
-  OpenWork work{load.queued, load.retrainings};
+  OpenWork work{load.queued};
+  for (const Workload::Retraining& waiting : load.retrainings) work.retrainings.push_back({waiting.processes, waiting.epoch_cpu_s, waiting.epoch_gpu_s});
   for (const Workload::Worker& worker : load.workers) {
     for (const std::string& name : {worker.name, worker.job}) {
       if (name.empty()) continue;
@@ -192,6 +210,7 @@ void WorkerPools::Impl::tick() {
   const std::vector<int> sizes = wanted_sizes(work, states);
   for (std::size_t i = 0; i < pools_.size(); ++i) {
     pools_[i]->wanted = sizes[i];
+    pools_[i]->lacks = what_it_lacks(states[i], work, states);
     resize(*pools_[i], known);
   }
   if (slurm_) slurm_->tick();
@@ -204,10 +223,15 @@ PoolState WorkerPools::Impl::state_of(Pool& pool, const Known& known) const {
     const auto found = known.find(worker.name);
     if (found == known.end()) continue;
     pack = std::max(pack, found->second->pack);
+    pool.learn(*found->second);
     if (worker.counts() && found->second->busy) ++state.busy;
   }
   if (pack > 0) pool.pack = pack;
-  if (pool.options.launcher == LauncherKind::slurm && pool.options.gpus_per_worker > 0) state.processes = pool.options.gpus_per_worker;
+  state.processes = pool.processes;
+  if (!state.processes && pool.options.launcher == LauncherKind::slurm && pool.options.gpus_per_worker > 0) state.processes = pool.options.gpus_per_worker;
+  state.gpu = pool.options.gpus_per_worker > 0 || pool.options.device.starts_with("cuda");
+  state.longest_epoch_s = pool.longest_epoch_s;
+  state.first_epoch_s = pool.first_epoch_s;
   state.trials_per_worker = pool.options.trials_per_worker > 0 ? pool.options.trials_per_worker : pool.pack;
   return state;
 }
@@ -332,7 +356,7 @@ json WorkerPools::Impl::to_json() const {
                     {"waiting", count["waiting"]},
                     {"running", count["running"] + count["closing"]},
                     {"leaving", count["leaving"]},
-                    {"problem", pool->token_problem.empty() ? pool->launcher->problem() : pool->token_problem},
+                    {"problem", pool->problem()},
                     {"launched", std::move(workers)}});
   }
   return list;

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include "base/clock.h"
+#include "base/files.h"
+#include "store/store.h"
 #include "tests/end_to_end/found_trial.h"
 #include "tests/end_to_end/rank_processes.h"
 #include "tests/end_to_end/system.h"
@@ -29,6 +32,15 @@ class ParallelRetrainingTest : public testing::FoundTrialTest {
     return system.sql("select train_loss, dev_loss from retraining_epochs as e where retraining_id = " + std::to_string(id) +
                       " and attempt = (select max(attempt) from retraining_epochs where retraining_id = e.retraining_id and epoch = e.epoch)"
                       " order by epoch");
+  }
+  /// As if an earlier worker on this kind of device had needed two hours for each of many epochs. No daemon may be running.
+  void put_slow_epochs(std::int64_t id) {
+    SystemClock clock;
+    Store store = Store::open((system.folder() / "fusion.db").string(), clock);
+    const int done = store.retraining(RetrainingId{id})->job.attempt;
+    for (int epoch = 4000; epoch < 4009; ++epoch) {
+      ASSERT_TRUE(store.add_retraining_epoch(RetrainingId{id}, done, {epoch, 2, 0.5, 0.5, 0.5, 1e-3, 7200, 1}));
+    }
   }
   void expect_same_course(std::int64_t one, std::int64_t other) {
     const json a = losses(one), b = losses(other);
@@ -76,6 +88,25 @@ TEST_F(ParallelRetrainingTest, AWorkerWhoseWallTimeEndsHandsItBackAndLeaves) {
   EXPECT_EQ(attempts[0][0], "preempted");
   EXPECT_THAT(attempts[0][1].get<std::string>(), HasSubstr("wall time ends in"));
   EXPECT_EQ(system.sql("select failures, state from retrainings where id = " + std::to_string(id))[0], json::array({0, "queued"}));
+  EXPECT_EQ(system.stop(), 0);
+}
+
+TEST_F(ParallelRetrainingTest, APoolKeepsNoWorkerForWhatItsWorkersHaveNoTimeFor) {
+  const std::int64_t id = FoundTrialTest::retrain({"--finetune", "none", "--width", "32", "--epochs", "5000"});
+  wait_for_epoch(id, 1);
+  EXPECT_EQ(system.stop(), 0);
+  put_slow_epochs(id);
+  const json pool{{"name", "brief"}, {"launcher", "local"}, {"max", 1}, {"shrink_after_s", 1}, {"worker_program", testing::program("fusion-worker")},
+                  {"worker_args", {"--wall-time", "300"}}};
+  write_atomically(system.folder() / "daemon.json", json{{"pools", {pool}}}.dump());
+  system.start(0, {{"--config", (system.folder() / "daemon.json").string()}});
+  const auto now = [&] { return system.ctl_json({"workers"}); };
+  const auto problem = [&] { return now()["pools"][0]["problem"].get<std::string>(); };
+  const auto has_said_so = HasSubstr("it wants about 7200 s for an epoch, and these have at most 2");
+  system.wait_until([&] { return ::testing::Matches(has_said_so)(problem()); });  // the first worker has come
+  system.wait_until([&] { return now()["workers"].empty() && now()["pools"][0]["wanted"] == 0; });
+  EXPECT_THAT(problem(), has_said_so);
+  EXPECT_EQ(system.sql("select count(*) from retraining_attempts where outcome is null")[0][0], 0);
   EXPECT_EQ(system.stop(), 0);
 }
 

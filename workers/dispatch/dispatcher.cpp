@@ -287,7 +287,9 @@ Workload Dispatcher::workload() const {
   for (const auto& [name, worker] : workers_) {
     if (!worker.session || !worker.id) continue;
     const std::size_t held = used_slots(worker);
-    load.workers.push_back({name, worker.hello.job, worker.hello.pack, held, held > 0 || retrainings_.involves(name), worker.leaving});
+    const protocol::Condition& condition = worker.hello.condition;
+    load.workers.push_back({name, worker.hello.job, worker.hello.pack, held, held > 0 || retrainings_.involves(name), worker.leaving,
+                            worker.hello.processes, condition.longest_epoch_s, condition.first_epoch_s});
   }
   return load;
 }

@@ -271,12 +271,14 @@ const RetrainingJob* RetrainingDispatch::job(RetrainingId id) const {
   return entry == entries_.end() ? nullptr : &entry->second.job;
 }
 
-std::vector<int> RetrainingDispatch::waiting_unpaused() const {
-  std::vector<int> processes;
+std::vector<Workload::Retraining> RetrainingDispatch::waiting_unpaused() const {
+  std::vector<Workload::Retraining> waiting;
   for (const auto& [id, entry] : entries_) {
-    if (!entry.paused && entry.place == Place::waiting) processes.push_back(entry.job.options.processes);
+    if (entry.paused || entry.place != Place::waiting) continue;
+    const RetrainingOptions& options = entry.job.options;
+    waiting.push_back({options.processes, entry.times.next("cpu", options), entry.times.next("cuda", options)});
   }
-  return processes;
+  return waiting;
 }
 
 bool RetrainingDispatch::involves(const std::string& worker) const {

@@ -17,6 +17,7 @@
 #include "space/retraining.h"
 #include "store/group_commit.h"
 #include "workers/dispatch/epoch_times.h"
+#include "workers/dispatch/workload.h"
 #include "workers/protocol/messages.h"
 
 namespace fusion {
@@ -95,8 +96,7 @@ class RetrainingDispatch {
   std::optional<std::string> holder(protocol::HeldRetraining what) const;
   /// Of one that is not final; nullptr: there is none.
   const RetrainingJob* job(RetrainingId id) const;
-  /// For each that waits for a worker and is not paused, how many processes it wants.
-  std::vector<int> waiting_unpaused() const;
+  std::vector<Workload::Retraining> waiting_unpaused() const;
   /// A sentence for each that none of all connected workers could be given, were it idle: what it waits for.
   std::map<RetrainingId, std::string> why_waiting(std::span<const Candidate> workers) const;
   /// Something of the worker's is here, or under way at the store.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,15 @@ struct Workload {
     std::size_t held = 0;   ///< trials it has, in training or waiting
     bool busy = false;      ///< it has a trial or a retraining, or is about to
     bool leaving = false;
+    std::optional<int> processes{};                            ///< most that a retraining may have there (protocol::Hello)
+    std::optional<double> longest_epoch_s{}, first_epoch_s{};  ///< as it said last (protocol::Condition)
+  };
+  struct Retraining {  ///< one that waits, and is not paused
+    int processes = 1;
+    std::optional<double> epoch_cpu_s{}, epoch_gpu_s{};  ///< what its next epoch takes there; none: there was none yet
   };
   std::size_t queued = 0;      ///< trials of studies that are not paused, which no worker has
-  std::vector<int> retrainings; ///< that wait, and are not paused: how many processes each wants
+  std::vector<Retraining> retrainings;
   std::vector<Worker> workers;
 };
 

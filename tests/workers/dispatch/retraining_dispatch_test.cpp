@@ -222,6 +222,11 @@ TEST(RetrainingDispatchTest, WhatItsEpochsTookDecidesWhoHasTimeForTheNext) {
   first.say(GiveBack{{}, "no time", {what(lease)}});
   h.wait_until([&] { return !h.dispatcher->retrainings().involves("first"); });
   EXPECT_EQ(state(h, id), RetrainingState::queued) << "it is not given back to who gave it back";
+  const Workload load = h.on_io([&] { return h.dispatcher->workload(); });
+  ASSERT_EQ(load.retrainings.size(), 1u);
+  EXPECT_EQ(load.retrainings[0].epoch_gpu_s, 100);
+  EXPECT_FALSE(load.retrainings[0].epoch_cpu_s);
+  EXPECT_EQ(load.workers.at(0).longest_epoch_s, 0) << "so a pool knows it too";
   ScriptedWorker brief(h.port()), longer(h.port());
   join(brief, "brief", {{}, 99.0, 1.0, "cuda:0"});
   EXPECT_THAT(waits(h, id), HasSubstr("its next epoch takes about 100 s, and the most that a connected one has for it is 99 s"));

@@ -14,12 +14,19 @@ using ::testing::HasSubstr;
 
 PoolState pool(int min, int max, int busy = 0, int trials_per_worker = 8, bool stuck = false) { return {min, max, trials_per_worker, busy, stuck}; }
 
+/// Retrainings of so many processes each.
+std::vector<OpenRetraining> of(std::initializer_list<int> processes) {
+  std::vector<OpenRetraining> all;
+  for (const int each : processes) all.push_back({each});
+  return all;
+}
+
 TEST(WantedSizesTest, GrowsWithWorkUpToTheMost) {
   EXPECT_THAT(wanted_sizes({0, {}}, {pool(0, 16)}), ElementsAre(0));
   EXPECT_THAT(wanted_sizes({0, {}}, {pool(2, 16)}), ElementsAre(2));
   EXPECT_THAT(wanted_sizes({1, {}}, {pool(0, 16)}), ElementsAre(1));
   EXPECT_THAT(wanted_sizes({64, {}}, {pool(0, 16)}), ElementsAre(8));
-  EXPECT_THAT(wanted_sizes({65, {1, 1}}, {pool(0, 16, 3)}), ElementsAre(3 + 2 + 9));
+  EXPECT_THAT(wanted_sizes({65, of({1, 1})}, {pool(0, 16, 3)}), ElementsAre(3 + 2 + 9));
   EXPECT_THAT(wanted_sizes({1000, {}}, {pool(0, 16)}), ElementsAre(16));
 }
 
@@ -31,21 +38,52 @@ TEST(WantedSizesTest, IsTheSameHoweverMuchOfTheWorkHasBegun) {
 }
 
 TEST(WantedSizesTest, LeavesTheRestToTheNextPool) {
-  EXPECT_THAT(wanted_sizes({64, {1}}, {pool(0, 2), pool(0, 16, 1, 4)}), ElementsAre(2, 1 + 14));
+  EXPECT_THAT(wanted_sizes({64, of({1})}, {pool(0, 2), pool(0, 16, 1, 4)}), ElementsAre(2, 1 + 14));
   EXPECT_THAT(wanted_sizes({8, {}}, {pool(0, 2), pool(0, 16)}), ElementsAre(1, 0));
 }
 
 TEST(WantedSizesTest, OneThatIsStuckTakesNothingFromOthers) {
-  EXPECT_THAT(wanted_sizes({16, {1}}, {pool(0, 4, 0, 8, true), pool(0, 4)}), ElementsAre(3, 3));
+  EXPECT_THAT(wanted_sizes({16, of({1})}, {pool(0, 4, 0, 8, true), pool(0, 4)}), ElementsAre(3, 3));
 }
 
 TEST(WantedSizesTest, ARetrainingOfSeveralProcessesBringsOnlyWorkersThatCanDoIt) {
   PoolState one_gpu = pool(0, 8), four_gpus = pool(0, 8);
   one_gpu.processes = 1;
   four_gpus.processes = 4;
-  EXPECT_THAT(wanted_sizes({0, {4}}, {one_gpu}), ElementsAre(0));
-  EXPECT_THAT(wanted_sizes({0, {4, 1, 8}}, {one_gpu, four_gpus}), ElementsAre(1, 1)) << "nobody has eight";
-  EXPECT_THAT(wanted_sizes({0, {4, 8}}, {pool(0, 8)}), ElementsAre(2)) << "on the CPU any number";
+  EXPECT_THAT(wanted_sizes({0, of({4})}, {one_gpu}), ElementsAre(0));
+  EXPECT_THAT(wanted_sizes({0, of({4, 1, 8})}, {one_gpu, four_gpus}), ElementsAre(1, 1)) << "nobody has eight";
+  EXPECT_THAT(wanted_sizes({0, of({4, 8})}, {pool(0, 8)}), ElementsAre(2)) << "on the CPU any number";
+}
+
+TEST(WantedSizesTest, ARetrainingWhoseEpochIsTooLongForAPoolsWorkersBringsNone) {
+  PoolState brief = pool(0, 8), longer = pool(0, 8);
+  brief.longest_epoch_s = 100;
+  brief.first_epoch_s = 48;
+  longer.longest_epoch_s = 5000;
+  const OpenRetraining unknown{1}, fits{1, 100.0}, slow{1, 101.0};
+  EXPECT_THAT(wanted_sizes({0, {unknown, fits, slow}}, {brief}), ElementsAre(2));
+  EXPECT_THAT(wanted_sizes({0, {unknown, fits, slow}}, {brief, longer}), ElementsAre(2, 1));
+  EXPECT_THAT(wanted_sizes({0, {slow}}, {pool(0, 8)}), ElementsAre(1)) << "no wall time, or nobody has come yet and said so";
+  PoolState on_gpu = brief;
+  on_gpu.gpu = true;
+  EXPECT_THAT(wanted_sizes({0, {slow}}, {on_gpu}), ElementsAre(1)) << "what it takes on the CPU says nothing of a GPU";
+  brief.longest_epoch_s = 47;
+  EXPECT_THAT(wanted_sizes({0, {unknown}}, {brief}), ElementsAre(0));
+  EXPECT_THAT(wanted_sizes({8, {slow}}, {brief}), ElementsAre(1)) << "trials bring workers all the same";
+}
+
+TEST(WantedSizesTest, APoolSaysWhatItLacksForARetrainingThatNoneCanDo) {
+  PoolState brief = pool(0, 8), single = pool(0, 8);
+  brief.longest_epoch_s = 2708;
+  single.processes = 1;
+  const std::vector<PoolState> both{brief, single};
+  EXPECT_EQ(what_it_lacks(brief, {0, {{4}, {1, 7200.0}}}, both), "");
+  const OpenWork large{0, {{1}, {4, 7200.0}}};
+  EXPECT_EQ(what_it_lacks(brief, large, both),
+            "a retraining waits that no pool's workers can do: it wants about 7200 s for an epoch, and these have at most 2708 s (time)");
+  EXPECT_EQ(what_it_lacks(single, large, both), "a retraining waits that no pool's workers can do: it wants 4 GPUs, and these have 1 (gpus_per_worker)");
+  single.processes = 0;
+  EXPECT_EQ(what_it_lacks(single, large, {single}), "a retraining waits that no pool's workers can do: it wants workers that retrain, and these train trials only");
 }
 
 class PoolSizerTest : public ::testing::Test {
