@@ -179,8 +179,9 @@ void RetrainingFiles::watch(What what) {
   looking_ = true;
   timer_.expires_after(kLook);
   timer_.async_wait([this](const boost::system::error_code& error) {
+    if (error) return;  // stopped, and perhaps gone already
     looking_ = false;
-    if (!error && !stopped_) look();
+    if (!stopped_) look();
   });
 }
 
