@@ -30,8 +30,7 @@ class GroupCommitTest : public ::testing::Test {
     using R = std::invoke_result_t<Work&, Store&>;
     auto promise = std::make_shared<std::promise<R>>();
     auto future = promise->get_future();
-    asio::thread_pool pool(1);
-    group->async(pool.get_executor(), work, [promise](StoreResult<R> result) {
+    group->async(answers.get_executor(), work, [promise](StoreResult<R> result) {
       try {
         promise->set_value(std::move(result.value()));
       } catch (...) {
@@ -46,6 +45,7 @@ class GroupCommitTest : public ::testing::Test {
   SystemClock clock;
   StudyId study;
   std::atomic<int> broken{0};
+  asio::thread_pool answers{1};  // outlives the store thread, which may still be waking it when an answer has come
   std::optional<GroupCommit> group;
 };
 
