@@ -48,5 +48,36 @@ TEST(EpochHistoryTest, KnowsWhatEpochsTookAndWhereAfterADaemonEnded) {
   EXPECT_FALSE(times.contains(over)) << "it is final";
 }
 
+/// A retraining on a CPU that has gone through `epochs` epochs, the n-th of n seconds.
+RetrainingId retraining_of_epochs(const std::string& database, int epochs) {
+  ManualClock clock;
+  Store store = Store::open(database, clock);
+  const WorkerId cpu = store.join_worker({{}, "a", "node", "cpu", "0.1.0", "1.13.0", 1, 1});
+  const RetrainingId id = store.create_retraining(testing::new_retraining()).id;
+  store.lease_retraining(id, cpu);
+  store.begin_group();
+  for (int n = 1; n <= epochs; ++n) store.add_retraining_epoch(id, 1, epoch(n, n));
+  store.commit_group();
+  return id;
+}
+
+TEST(EpochHistoryTest, ReadsTheLastEpochsOfALongRetrainingOnly) {
+  const testing::TemporaryFolder folder;
+  const std::string database = (folder / "fusion.db").string();
+  const RetrainingId id = retraining_of_epochs(database, 500);
+  RetrainingOptions options;
+  options.fusion_epochs = 0;
+  EXPECT_EQ(epoch_history(database).at(id).next("cpu", options), 496) << "the median of 492 to 500";
+}
+
+TEST(EpochHistoryTest, WhatCannotBeReadIsNotKnownAndEndsNothing) {
+  const testing::TemporaryFolder folder;
+  const std::string database = (folder / "fusion.db").string();
+  retraining_of_epochs(database, 500);
+  EXPECT_FALSE(epoch_history(database).empty());
+  EXPECT_TRUE(epoch_history(database, std::chrono::milliseconds(0)).empty()) << "its deadline passes before the first row";
+  EXPECT_TRUE(epoch_history((folder / "missing.db").string()).empty());
+}
+
 }  // namespace
 }  // namespace fusion

@@ -7,8 +7,6 @@ namespace fusion {
 
 namespace {
 
-constexpr std::size_t kKept = 9;
-
 std::string kind_of(const std::string& device) { return device.substr(0, device.find(':')); }
 
 }  // namespace
