@@ -45,7 +45,7 @@ class RetrainingFilesTest : public ::testing::Test {
     });
     h_->handler = [this](HttpRequest request, std::function<void(HttpResponse)> respond) { handle(std::move(request), std::move(respond)); };
     begin({});
-    retraining_ = submit();
+    retraining_ = h_->submit(Harness::small_retraining((folder_ / "artifacts").string()));
     worker_ = std::make_unique<ScriptedWorker>(h_->port(), worker_token_);
     worker_->join("far");
     lease_ = worker_->expect<RetrainingLease>();
@@ -80,23 +80,6 @@ class RetrainingFilesTest : public ::testing::Test {
     } catch (...) {
       refuse(refusal(422, std::current_exception()));
     }
-  }
-  RetrainingId submit() {
-    const RetrainingRecord record = h_->on_store([&](Store& s) {
-      NewRetraining given;
-      given.architecture.steps.push_back({{0, 0}, FusionOp::concat_fc, Activation::relu});
-      given.dataset.name = "toy";
-      given.dataset.digest = std::string(64, 'd');
-      given.dataset.classes = 2;
-      given.dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
-      given.dataset.rows = {{"train", 4}, {"dev", 2}};
-      given.dataset_path = "/data/features.json";
-      given.options.epochs = 2;
-      given.artifacts = (folder_ / "artifacts").string();
-      return s.create_retraining(given);
-    });
-    h_->on_io([&] { h_->dispatcher->retrainings().submit({record.job, record.priority, false, false}); });
-    return record.id;
   }
 
   fs::path there(const std::string& name) const { return fs::path(lease_.job.folder) / name; }

@@ -216,17 +216,20 @@ class Harness {
       spec.name = "study";
       spec.dataset = "toy";
       spec.retries = RetryBudget::of(retries);
-      DatasetSpec dataset;
-      dataset.name = "toy";
-      dataset.digest = std::string(64, 'd');
-      dataset.classes = 2;
-      dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
-      dataset.rows = {{"train", 4}, {"dev", 2}, {"test", 2}};
-      return s.create_study(spec, dataset, "/data/features.json");
+      return s.create_study(spec, toy_dataset(), "/data/features.json");
     });
     on_io([&] { dispatcher->add_study(study_of(id, priority)); });
     add_trials(id, count, submit);
     return id;
+  }
+  static DatasetSpec toy_dataset() {
+    DatasetSpec dataset;
+    dataset.name = "toy";
+    dataset.digest = std::string(64, 'd');
+    dataset.classes = 2;
+    dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
+    dataset.rows = {{"train", 4}, {"dev", 2}, {"test", 2}};
+    return dataset;
   }
   static DispatchStudy study_of(StudyId id, int priority = 0) {
     DispatchStudy study;
@@ -235,6 +238,23 @@ class Harness {
     study.dataset_path = "/data/features.json";
     study.dataset_digest = std::string(64, 'd');
     return study;
+  }
+  /// Of two epochs; its folder is made below `artifacts` by who needs one.
+  static NewRetraining small_retraining(const std::string& artifacts = "/data/artifacts") {
+    NewRetraining given;
+    given.architecture.steps.push_back({{0, 0}, FusionOp::concat_fc, Activation::relu});
+    given.dataset = toy_dataset();
+    given.dataset_path = "/data/features.json";
+    given.options.epochs = 2;
+    given.seed = 11;
+    given.artifacts = artifacts;
+    return given;
+  }
+  /// In the store, and queued.
+  RetrainingId submit(const NewRetraining& given) {
+    const RetrainingRecord record = on_store([&](Store& s) { return s.create_retraining(given); });
+    on_io([&] { dispatcher->retrainings().submit({record.job, record.priority, false, false}); });
+    return record.id;
   }
   void add_trials(StudyId study, int count, bool submit = true) {
     std::vector<NewTrial> trials;

@@ -31,25 +31,11 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 RetrainingId submit(Harness& h, int priority = 0, int retries = 1, int processes = 1) {
-  const RetrainingRecord record = h.on_store([&](Store& s) {
-    NewRetraining given;
-    given.architecture.steps.push_back({{0, 0}, FusionOp::concat_fc, Activation::relu});
-    given.dataset.name = "toy";
-    given.dataset.digest = std::string(64, 'd');
-    given.dataset.classes = 2;
-    given.dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
-    given.dataset.rows = {{"train", 4}, {"dev", 2}};
-    given.dataset_path = "/data/features.json";
-    given.options.epochs = 2;
-    given.options.processes = processes;
-    given.seed = 11;
-    given.priority = priority;
-    given.retries = retries;
-    given.artifacts = "/data/artifacts";
-    return s.create_retraining(given);
-  });
-  h.on_io([&] { h.dispatcher->retrainings().submit({record.job, record.priority, false, false}); });
-  return record.id;
+  NewRetraining given = Harness::small_retraining();
+  given.options.processes = processes;
+  given.priority = priority;
+  given.retries = retries;
+  return h.submit(given);
 }
 
 /// One that says what it can do: hello with these figures, none where they are left out.

@@ -211,7 +211,7 @@ TEST(ServerSecurityTest, ATooLargeFrameEndsTheConnectionWith1009) {
 
 TEST(ServerSecurityTest, AFloodIsNotReadFasterThanItIsCommitted) {
   Harness h([&](DispatchOptions&, ServerOptions& options) { options.uncommitted = 8; });
-  const StudyId study = h.add_study(1);
+  h.add_study(1);
   ScriptedWorker worker(h.port());
   worker.join("w");
   const auto pack = worker.expect<protocol::Pack>();
