@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "tests/slowness.h"
 #include "workers/client/retraining_folder.h"
 #include "workers/client/worker_client.h"
 
@@ -71,7 +72,7 @@ bool train_epoch(RetrainingSession& session, int epoch) {
   for (int piece = 0; piece < 10; ++piece) {
     if (session.cancel().stop_requested()) return false;
     session.on_progress({epoch, epochs, piece * 10, 100, 100, 0.1 * (epochs - epoch)});
-    std::this_thread::sleep_for(15ms);
+    std::this_thread::sleep_for(testing::slowness() * 15ms);
   }
   return true;
 }

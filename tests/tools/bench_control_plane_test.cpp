@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/end_to_end/process.h"
+#include "tests/slowness.h"
 #include "tests/temporary_folder.h"
 
 namespace fusion::testing {
@@ -20,13 +21,13 @@ json last_line(const std::string& text) {
 Finished bench(const TemporaryFolder& folder, std::vector<std::string> arguments) {
   std::vector<std::string> command{program("bench_control_plane"), "--folder", folder.path().string()};
   command.insert(command.end(), arguments.begin(), arguments.end());
-  return run(command, {folder.path(), {}}, std::chrono::seconds(280));
+  return run(command, {folder.path(), {}}, std::chrono::seconds(280 * slowness()));
 }
 
 // Every acknowledgement is looked up in the database by the benchmark itself, after the daemon was killed: it exits 2 if one is missing.
 TEST(BenchControlPlaneTest, HasEveryFigureAndFindsEveryAcknowledgementInTheDatabase) {
   const TemporaryFolder folder;
-  const Finished finished = bench(folder, {"--quick", "--json", "--python", "/nonexistent/python"});
+  const Finished finished = bench(folder, {"--quick", "--json", "--latency-s", std::to_string(0.3 * slowness()), "--python", "/nonexistent/python"});
   ASSERT_EQ(finished.status, 0) << finished.err;
   const json figures = last_line(finished.out);
   ASSERT_TRUE(figures.is_object()) << finished.out;

@@ -88,7 +88,10 @@ class CrashRun {
       const std::int64_t now_ended = scene_.number("SELECT count(*) FROM trials WHERE told_index IS NOT NULL").value_or(ended);
       if (now_ended != ended) moved = std::chrono::steady_clock::now();
       ended = now_ended;
-      if (std::chrono::steady_clock::now() - moved > std::chrono::duration<double>(options_.patience_s)) return;
+      if (std::chrono::steady_clock::now() - moved > std::chrono::duration<double>(options_.patience_s)) {
+        stuck_.push_back("after the last kill nothing was completed any more");
+        return;
+      }
       std::this_thread::sleep_for(milliseconds(100));
     }
   }
@@ -96,6 +99,7 @@ class CrashRun {
   Scene& scene() { return scene_; }
   const std::vector<Kill>& kills() const { return kills_; }
   const std::vector<std::string>& surprises() const { return surprises_; }
+  const std::vector<std::string>& stuck() const { return stuck_; }
   /// Milliseconds from a kill of the daemon to the first result that its successor acknowledged; of workers, that the successor saw.
   std::vector<double> recoveries(bool of_daemon) const;
 
@@ -153,7 +157,7 @@ class CrashRun {
   StudyLoad load_;
   Progress progress_;
   std::vector<Kill> kills_;
-  std::vector<std::string> surprises_;
+  std::vector<std::string> surprises_, stuck_;
   std::vector<std::pair<std::size_t, SteadyTime>> restarts_;  // by kill
 };
 
@@ -178,6 +182,7 @@ int report(const CrashOptions& options, CrashRun& run, double seconds) {
   std::vector<std::string> ends = run.scene().stop(std::chrono::seconds(60));
   HistoryFindings findings = check_history(run.scene().database(), run.scene().witness());
   for (std::string& end : ends) findings.stuck.push_back(std::move(end));
+  findings.stuck.insert(findings.stuck.end(), run.stuck().begin(), run.stuck().end());
   for (const std::string& surprise : run.surprises()) findings.illegal.push_back(surprise);
   const std::string replayed = run.scene().replay(std::chrono::seconds(600));
   const std::vector<double> daemon = run.recoveries(true), workers = run.recoveries(false);

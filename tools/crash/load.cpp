@@ -45,18 +45,28 @@ json load_study(Rng& rng, int n, std::int64_t one_study_trials) {
 StudyLoad::StudyLoad(Scene& scene, std::uint64_t seed, int at_once, std::int64_t one_study_trials)
     : scene_(scene), rng_(seed, 1), at_once_(one_study_trials > 0 ? 1 : at_once), one_study_trials_(one_study_trials) {}
 
+void StudyLoad::look() {
+  looked_ = std::chrono::steady_clock::now();
+  running_ = scene_.number("SELECT count(*) FROM studies WHERE state <> 'completed'");
+}
+
+void StudyLoad::end() {
+  ended_ = true;
+  look();
+  last_stored_ = running_.value_or(0) > 0;
+}
+
 void StudyLoad::keep() {
-  if (scene_.submission() == true) running_.reset();  // look again
-  const SteadyTime now = std::chrono::steady_clock::now();
-  if (!running_ || now - looked_ > kLookEvery) {
-    looked_ = now;
-    running_ = scene_.number("SELECT count(*) FROM studies WHERE state <> 'completed'");
+  if (scene_.submission() == true) {
+    running_.reset();  // look again
+    last_stored_ = ended_;
   }
-  if (ended_ || scene_.submitting() || running_.value_or(0) >= at_once_) return;
+  if (!running_ || std::chrono::steady_clock::now() - looked_ > kLookEvery) look();
+  if (last_stored_ || scene_.submitting() || running_.value_or(0) >= at_once_) return;
   scene_.submit(load_study(rng_, made_++, one_study_trials_));
   running_.reset();
 }
 
-bool StudyLoad::all_completed() { return !scene_.submitting() && running_ == 0; }
+bool StudyLoad::all_completed() { return last_stored_ && !scene_.submitting() && running_ == 0; }
 
 }  // namespace fusion

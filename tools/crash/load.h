@@ -17,18 +17,20 @@ class StudyLoad {
 
   /// Submits what is missing, takes notice of what was submitted. Call it often; it returns at once.
   void keep();
-  /// No more studies. The scene may still be submitting one.
-  void end() { ended_ = true; }
-  /// Submits nothing, and everything that was stored has been completed.
+  /// No more studies, but for a last one where none is under way: so that something has still to be completed, by a daemon that answers.
+  void end();
+  /// Submits nothing, and everything that was stored has been completed; something of it after end().
   bool all_completed();
 
  private:
+  void look();
+
   Scene& scene_;
   Rng rng_;
   int at_once_;
   std::int64_t one_study_trials_;
   int made_ = 0;
-  bool ended_ = false;
+  bool ended_ = false, last_stored_ = false;
   SteadyTime looked_{};
   std::optional<std::int64_t> running_;
 };
