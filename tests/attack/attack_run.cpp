@@ -21,23 +21,23 @@ using nlohmann::json;
 
 constexpr std::size_t kUnproven = 1'024, kPerAddress = 1'024;
 constexpr std::size_t kOwn = 64;  // descriptors of the daemon for honest clients, its database and its tokens while it reads them
-constexpr double kMemoryLimitMb = 256;
 constexpr std::chrono::milliseconds kHold{2'000};
 constexpr unsigned kWatchdogS = 540;
 
 struct Options {
   int half_open = 10'000, slow = 200, honest = 2;
+  double memory_mb = 256;
   bool json = false;
 };
 
 struct Report {
   std::vector<Row> rows;
-  double before_mb = 0, peak_mb = 0;
+  double before_mb = 0, peak_mb = 0, allowed_mb = 0;
   Served newcomers, steady, worker;
   bool alive = false;
   std::uint64_t failed() const { return newcomers.failed + steady.failed + worker.failed; }
   bool ok() const {
-    bool all = alive && peak_mb < kMemoryLimitMb && failed() == 0 && !newcomers.waited_ms.empty() && !worker.waited_ms.empty();
+    bool all = alive && peak_mb < allowed_mb && failed() == 0 && !newcomers.waited_ms.empty() && !worker.waited_ms.empty();
     for (const Row& row : rows) all = all && row.ok;
     return all;
   }
@@ -57,6 +57,7 @@ Report run(const Options& options, const std::string& fusiond) {
   Target target(fusiond, {{"request_s", 4}, {"handshake_s", 4}, {"connections_unproven", kUnproven}, {"connections_per_address", kPerAddress}});
   prepare(target);
   Report report;
+  report.allowed_mb = options.memory_mb;
   report.before_mb = target.resident_mb();
   HonestClients honest(target, options.honest);
   add(report.rows, attack_tokens(target));
@@ -116,7 +117,8 @@ void print_table(const Report& report) {
   print_served("a new TLS connection each time", report.newcomers);
   print_served("one connection kept", report.steady);
   print_served("a worker's epochs, each on disk", report.worker);
-  std::printf("daemon: %s, resident %.1f MB before, %.1f MB at most\n", report.alive ? "runs" : "DIED", report.before_mb, report.peak_mb);
+  std::printf("daemon: %s, resident %.1f MB before, %.1f MB at most (allowed: %.0f)\n", report.alive ? "runs" : "DIED", report.before_mb, report.peak_mb,
+              report.allowed_mb);
   std::printf("%s\n", report.ok() ? "everything was as expected" : "NOT everything was as expected");
 }
 
@@ -131,6 +133,7 @@ int main(int argc, char** argv) {
   app.add_option("--half-open", options.half_open, "Connections that never get as far as a request")->check(CLI::Range(1, 60'000))->capture_default_str();
   app.add_option("--slow", options.slow, "Clients that send a byte at a time")->check(CLI::Range(1, 1'000))->capture_default_str();
   app.add_option("--honest", options.honest, "Threads that ask with a new connection each time")->check(CLI::Range(1, 64))->capture_default_str();
+  app.add_option("--memory-mb", options.memory_mb, "What the daemon may take at most")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--fusiond", fusiond, "The daemon's program [fusiond beside this one]");
   app.add_flag("--json", options.json, "Print one JSON object in place of the table");
   return run_main("attack_run", app, argc, argv, [&] {

@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "tests/end_to_end/system.h"
 #include "tests/private_slurm.h"
+#include "tests/slowness.h"
 
 namespace fusion::testing {
 
@@ -41,7 +42,7 @@ class PoolTest : public ::testing::Test {
             {"trials_per_worker", 1},
             {"shrink_after_s", 2},
             {"worker_program", std::filesystem::absolute(program("fusion-worker")).string()},
-            {"worker_args", {"--simulate", "formula", "--simulate-epoch-s", std::to_string(epoch_s), "--pack", "1", "--slots", "1"}}};
+            {"worker_args", {"--simulate", "formula", "--simulate-epoch-s", std::to_string(slowness() * epoch_s), "--pack", "1", "--slots", "1"}}};
   }
   json local_pool(double epoch_s) const {
     return {{"name", "here"}, {"launcher", "local"}, {"max", 2}, {"trials_per_worker", 1}, {"shrink_after_s", 1},
