@@ -847,13 +847,7 @@ TEST(PoisonTest, ATrialThatKillsEveryWorkerIsFailedWithASentence) {
     spec.name = spec.dataset = "toy";
     spec.strategy = {{"name", "random"}};
     spec.retries.lost = 1;
-    DatasetSpec dataset;
-    dataset.name = "toy";
-    dataset.digest = std::string(64, 'd');
-    dataset.classes = 2;
-    dataset.modalities = {{"audio", {{"tap0", 4}}, false}, {"image", {{"tap0", 4}}, false}};
-    dataset.rows = {{"train", 4}, {"dev", 2}, {"test", 2}};
-    return s.create_study(spec, dataset, "/data/features.json");
+    return s.create_study(spec, Harness::toy_dataset(), "/data/features.json");
   });
   h.on_io([&] { h.dispatcher->add_study(Harness::study_of(study)); });
   h.add_trials(study, 1);
