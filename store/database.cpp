@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "store/page_cache.h"
 #include "store/statement.h"
 
 namespace fusion {
@@ -56,6 +57,7 @@ Database::Database(const std::string& path, Access access) : path_(path) {
   const int flags = (access == Access::create ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY) |
                     (immutable ? SQLITE_OPEN_URI : 0) | SQLITE_OPEN_NOMUTEX;
   const std::string name = immutable ? immutable_uri(path) : path;
+  use_page_cache();
   sqlite3* handle = nullptr;
   const int code = sqlite3_open_v2(name.c_str(), &handle, flags, nullptr);
   handle_.reset(handle);
@@ -89,6 +91,8 @@ bool Database::in_transaction() const noexcept { return sqlite3_get_autocommit(h
 std::int64_t Database::last_insert_id() const noexcept { return sqlite3_last_insert_rowid(handle()); }
 
 std::int64_t Database::changes() const noexcept { return sqlite3_changes64(handle()); }
+
+void Database::cache_at_most(std::size_t bytes) { execute(("PRAGMA cache_size = -" + std::to_string(bytes >> 10)).c_str()); }
 
 void Database::wait_at_most(std::int64_t ms) noexcept {
   sqlite3_busy_timeout(handle(), static_cast<int>(std::clamp<std::int64_t>(ms, 0, kBusyMs)));

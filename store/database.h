@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,6 +34,8 @@ class Database {
   std::int64_t last_insert_id() const noexcept;
   /// Rows changed by the last INSERT, UPDATE or DELETE.
   std::int64_t changes() const noexcept;
+  /// Pages it keeps in memory, in bytes.
+  void cache_at_most(std::size_t bytes);
   /// How long a statement waits for another connection's lock.
   void wait_at_most(std::int64_t ms) noexcept;
   /// Moves the write-ahead log into the file and empties it, as far as readers allow; waits `busy_ms` at most for them.

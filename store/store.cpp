@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "store/migrations.h"
+#include "store/page_cache.h"
 #include "store/records.h"
 #include "store/store_impl.h"
 
@@ -132,10 +133,9 @@ DatabaseLock Store::Impl::lock_for(const std::string& path) {
 // Returns the schema's version as it was found.
 std::int64_t Store::Impl::set_up() {
   // EXTRA is FULL as soon as there is a write-ahead log. Before, while the file is made, it syncs the folder too when the rollback journal is
-  // removed: a journal that a power loss brings back would roll the whole database back to nothing. Of SQLite's own cache, more is slower from
-  // some 100,000 trials on (bench_control_plane: 64 MB a tenth): what it lacks, the system's cache has, and it is copied either way.
-  database.execute("PRAGMA foreign_keys = ON; PRAGMA cell_size_check = ON;"
-                   "PRAGMA synchronous = EXTRA; PRAGMA cache_size = -8192");
+  // removed: a journal that a power loss brings back would roll the whole database back to nothing.
+  database.execute("PRAGMA foreign_keys = ON; PRAGMA cell_size_check = ON; PRAGMA synchronous = EXTRA");
+  database.cache_at_most(kWriterCache);
   const std::int64_t found = check_schema(database);  // before the journal mode, which would change the file
   if (database.path() != kMemory) {
     const std::string mode = database.text("PRAGMA journal_mode = WAL");

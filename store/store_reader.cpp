@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "store/database.h"
 #include "store/migrations.h"
+#include "store/page_cache.h"
 #include "store/records.h"
 #include "store/statement.h"
 #include "store/transaction.h"
@@ -201,8 +202,8 @@ struct StoreReader::Impl {
 
 StoreReader StoreReader::open(const std::string& path) {
   auto impl = std::make_unique<Impl>(open_to_read(path));
-  impl->database.execute("PRAGMA query_only = ON; PRAGMA cell_size_check = ON;"
-                         "PRAGMA cache_size = -16384");
+  impl->database.execute("PRAGMA query_only = ON; PRAGMA cell_size_check = ON");
+  impl->database.cache_at_most(kReaderCache);
   sqlite3_limit(impl->database.handle(), SQLITE_LIMIT_LENGTH, kLargestValue);
   sqlite3_limit(impl->database.handle(), SQLITE_LIMIT_ATTACHED, 0);
   const std::int64_t version = check_schema(impl->database);

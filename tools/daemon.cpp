@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "security/tls.h"
+#include "store/page_cache.h"
 #include "tools/api.h"
 #include "tools/backup_host.h"
 #include "tools/epoch_history.h"
@@ -130,6 +131,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   check_local_workers(config, address);
   logger("fusiond")->info("starting code_version={} config={}", kCodeVersion, config.to_json().dump());
 
+  use_page_cache(page_block(2 * config.reader_threads));
   Store opened = Store::open(config.db, clock, config.wal);
   const int requeued = opened.requeue_leased();
   if (requeued > 0) logger("fusiond")->warn("trials that were running when the last daemon ended are queued again trials={}", requeued);

@@ -13,6 +13,7 @@
 
 #include "base/files.h"
 #include "base/random.h"
+#include "store/page_cache.h"
 
 namespace fusion::testing {
 
@@ -65,6 +66,14 @@ bool lasts(FaultKind kind) { return kind == FaultKind::disk_full_lasting || kind
 
 }  // namespace
 
+namespace {
+// With the page cache of a daemon, for which it is too late once SQLite is used.
+sqlite3_vfs* vfs_of_the_system() {
+  use_page_cache(page_block(1));
+  return sqlite3_vfs_find(nullptr);
+}
+}  // namespace
+
 struct FaultVfs::Impl {
   /// What SQLite allocates for an open file; the real one lies behind it.
   struct File {
@@ -111,7 +120,7 @@ struct FaultVfs::Impl {
   std::int64_t writes_until_loss = 0;
 };
 
-FaultVfs::Impl::Impl() : real(sqlite3_vfs_find(nullptr)) {
+FaultVfs::Impl::Impl() : real(vfs_of_the_system()) {
   vfs = *real;
   vfs.iVersion = 2;
   vfs.szOsFile = static_cast<int>(sizeof(File)) + real->szOsFile;

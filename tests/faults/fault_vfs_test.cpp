@@ -2,6 +2,7 @@
 #include "tests/faults/fault_vfs.h"
 
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <optional>
 
@@ -32,6 +33,14 @@ class FaultVfsTest : public ::testing::Test {
   TemporaryFolder folder;
   std::string path = (folder / "a.db").string();
 };
+
+// This disk is there before SQLite's first use, as a daemon is: its pages come from the block.
+TEST_F(FaultVfsTest, TheDaemonsPageCacheIsInUse) {
+  const Database database = open();
+  int pages = 0, most = 0;
+  sqlite3_status(SQLITE_STATUS_PAGECACHE_USED, &pages, &most, 0);
+  EXPECT_GT(pages, 0);
+}
 
 TEST_F(FaultVfsTest, WhatWasCommittedIsThereAfterAPowerLoss) {
   Database database = open();
