@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kHugePage = 2u << 20;
-constexpr std::size_t kSorting = 4u << 20;
+constexpr std::size_t kTemporary = 4u << 20;
 
 sqlite3_pcache_methods2 real;  // written once, before SQLite is used
 std::atomic<std::int64_t> detours, walks;
@@ -89,7 +89,7 @@ bool install_layer() {
   return sqlite3_config(SQLITE_CONFIG_PCACHE2, &ours) == SQLITE_OK;
 }
 
-// SQLite links its slots right here, so all of the block is resident from now on. It is never given back.
+// SQLite links its slots at its first use, so all of the block is resident then. It is never given back.
 bool install_block(std::size_t bytes) {
   int header = 0;
   if (sqlite3_config(SQLITE_CONFIG_PCACHE_HDRSZ, &header) != SQLITE_OK) return false;
@@ -109,7 +109,7 @@ bool use_page_cache(std::size_t block_bytes) {
   return installed;
 }
 
-std::size_t page_block(int readers) { return kWriterCache + kSorting + static_cast<std::size_t>(std::clamp(readers, 0, 8)) * kReaderCache; }
+std::size_t page_block(int readers) { return kWriterCache + kTemporary + static_cast<std::size_t>(std::clamp(readers, 0, 32)) * kReaderCache; }
 
 PageCacheFigures page_cache_figures() { return {detours, walks}; }
 

@@ -34,12 +34,12 @@ class RightOfWay {
 };
 
 /// How a query gives way: it looks every now and then, and waits while the way is taken, at most for kShare of the time since it began. So it
-/// goes on beside a store that never rests, four times as slowly at the worst, and beside one that hangs in a sync.
+/// goes on beside a store that never rests, ten times as slowly at the worst, and beside one that hangs in a sync.
 class GivingWay {
  public:
   using Time = std::chrono::steady_clock::time_point;
   static constexpr std::chrono::microseconds kNap{300};
-  static constexpr int kShare = 4;  ///< it runs at least one part of so many
+  static constexpr int kShare = 10;  ///< it runs at least one part of so many
 
   explicit GivingWay(const RightOfWay* way) : way_(way), began_(std::chrono::steady_clock::now()) {}
 

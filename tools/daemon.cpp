@@ -131,7 +131,7 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   check_local_workers(config, address);
   logger("fusiond")->info("starting code_version={} config={}", kCodeVersion, config.to_json().dump());
 
-  use_page_cache(page_block(2 * config.reader_threads));
+  use_page_cache(page_block(config.reader_threads + ReaderPool::people_threads(config.reader_threads)));
   Store opened = Store::open(config.db, clock, config.wal);
   const int requeued = opened.requeue_leased();
   if (requeued > 0) logger("fusiond")->warn("trials that were running when the last daemon ended are queued again trials={}", requeued);

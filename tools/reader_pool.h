@@ -4,12 +4,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "base/asio.h"
@@ -36,15 +38,15 @@ class ReaderPool {
  public:
   using Done = std::function<void(nlohmann::json result, std::exception_ptr error)>;
 
-  /// So many threads for each kind of asker. Connections are opened by the threads that use them, on first use. Each query takes a turn at the
+  /// So many threads for pages, and `people_threads` for SQL. Connections are opened by the threads that use them, on first use. Each query takes a turn at the
   /// gate, if there is one, so that the log can be emptied although somebody always asks.
   ReaderPool(std::string database, int threads, ReaderGate* gate = nullptr, const RightOfWay* way = nullptr)
-      : figures_(2 * threads),
+      : figures_(threads + people_threads(threads)),
         database_(std::move(database)),
         gate_(gate),
         way_(way),
         pages_(static_cast<std::size_t>(threads)),
-        people_(static_cast<std::size_t>(threads)) {}
+        people_(static_cast<std::size_t>(people_threads(threads))) {}
   ~ReaderPool() { join(); }
 
   /// Drops what has not begun and waits for the rest.
@@ -86,6 +88,10 @@ class ReaderPool {
   }
 
   const ReaderFigures& figures() const { return figures_; }
+
+  /// As many as for pages, but on half of the processors at most: with all of them busy a sync to disk takes several times as long, whatever
+  /// the priority of what keeps them so.
+  static int people_threads(int threads) { return std::min(threads, std::max(1, static_cast<int>(std::thread::hardware_concurrency() / 2))); }
 
  private:
   static constexpr int kNice = 10;

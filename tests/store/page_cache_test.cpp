@@ -112,7 +112,7 @@ TEST_F(PageCacheTest, WhatIsStoredIsWhatWasWrittenWhateverHappensToThePages) {
 TEST(PageBlock, GrowsWithTheReadersUntilTheyShare) {
   EXPECT_GE(page_block(0), kWriterCache);
   EXPECT_EQ(page_block(4) - page_block(0), 4 * kReaderCache);
-  EXPECT_EQ(page_block(512), page_block(8));
+  EXPECT_EQ(page_block(512), page_block(32));
 }
 
 }  // namespace

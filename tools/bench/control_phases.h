@@ -15,7 +15,7 @@ struct ControlOptions {
   int pack = 1, slots = 2;
   std::int64_t trials = 100'000;   ///< of phases trials and api
   std::int64_t small = 1'000;      ///< a study that young is what one of `trials` is compared with
-  int rounds = 5;                  ///< of that comparison
+  int rounds = 45;                 ///< of that comparison
   int epochs = 3;                  ///< reports per trial there
   std::int64_t reports = 100'000;  ///< of phase reports
   double load_per_s = 1'000;       ///< trials a second that are offered where latencies are measured
