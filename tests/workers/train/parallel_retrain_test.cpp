@@ -118,7 +118,9 @@ TEST(ParallelRetrainTest, EqualsOneProcessWithTemporalHeads) {
   expect_equal(small, SmallRetraining::options(HeadKind::mean), "mean");
   RetrainingOptions options = SmallRetraining::options(HeadKind::bert);
   options.reduction = TokenReduction::frab;
-  // Gradients near zero, of which Adam makes whole steps whatever their size: rounding grows tenfold with each epoch.
+  // Gradients near zero, of which Adam makes whole steps whatever their size: rounding grows tenfold or more with each epoch, on some processors
+  // to 3e-3 in the fourth. So one epoch with the backbones at rest, and one in which they are trained too.
+  options.epochs = 1;
   expect_equal(small, options, "bert", 2e-3);
 }
 
