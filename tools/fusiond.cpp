@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "tools/daemon.h"
-#include "tools/keep_freed_memory.h"
 #include "tools/run_main.h"
 
 namespace {
@@ -130,7 +129,6 @@ DaemonConfig DaemonCommand::config() const {
 }  // namespace
 
 int main(int argc, char** argv) {
-  keep_freed_megabytes();
   CLI::App app{"fusiond: the daemon of a search for fusion architectures. Proposes trials, leases them to workers, keeps every "
                "architecture and score in SQLite. fusionctl talks to it."};
   app.footer("Exit status: 0 it stopped as asked (SIGTERM, SIGINT, fusionctl shutdown); 1 the database could not be written, or an internal error: "

@@ -18,14 +18,4 @@ inline void keep_freed_memory() {
 #endif
 }
 
-/// For the daemon, whose threads take and free small things thousands of times a second: by default each such wave has the C library hand
-/// pages back to the system and take them again. What is large still goes back at once. To be called before any thread starts.
-inline void keep_freed_megabytes() {
-#ifdef __GLIBC__
-  ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 32 << 20);
-  ::mallopt(M_TOP_PAD, 256 << 10);
-#endif
-}
-
 }  // namespace fusion

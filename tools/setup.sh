@@ -5,7 +5,8 @@ say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 
 packages=(g++ cmake ninja-build ccache pkg-config nlohmann-json3-dev libspdlog-dev libcli11-dev libsqlite3-dev sqlite3
-          libboost-dev libssl-dev libsndfile1-dev libsamplerate0-dev zlib1g-dev libopenblas-dev)
+          libboost-dev libssl-dev libsndfile1-dev libsamplerate0-dev zlib1g-dev libopenblas-dev
+          libmimalloc-dev)
 test_packages=(libgtest-dev libgmock-dev iproute2 python3-numpy python3-yaml slurm-wlm munge)
 fuzz_packages=(clang libclang-rt-14-dev libgtest-dev libgmock-dev)
 

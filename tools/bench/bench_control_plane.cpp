@@ -81,6 +81,7 @@ void add_options(CLI::App& app, ControlOptions& options) {
   app.add_option("--idle", options.idle, "idle connections of phase idle")->capture_default_str()->check(CLI::Range(0, 10'000));
   app.add_option("--rows", options.rows, "trials in the databases of phase start")->capture_default_str()->check(CLI::Range(100, 5'000'000));
   app.add_option("--scans", options.scans, "clients that scan in phase readers")->capture_default_str()->check(CLI::Range(1, 100));
+  app.add_option("--turns", options.turns, "how often these come and go")->capture_default_str()->check(CLI::Range(1, 1'000));
   app.add_option("--python", options.python, "a Python with Optuna")->capture_default_str();
   app.add_option("--optuna-trials", options.optuna_trials, "per storage")->capture_default_str()->check(CLI::Range(1, 100'000));
 }
@@ -97,6 +98,7 @@ void make_quick(ControlOptions& options) {
   options.idle = 16;
   options.rows = 500;
   options.scans = 2;
+  options.turns = 2;
   options.optuna_trials = 5;
 }
 

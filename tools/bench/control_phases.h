@@ -23,6 +23,7 @@ struct ControlOptions {
   int idle = 512;                  ///< connections of phase idle that do nothing
   std::int64_t rows = 1'000'000;   ///< trials of the databases of phase start
   int scans = 8;                   ///< readers of phase readers
+  int turns = 15;                  ///< how often they come and go; a quarter of latency_s each
   std::string python = "/usr/bin/python3";
   std::string optuna_script;
   std::int64_t optuna_trials = 200;
@@ -40,7 +41,8 @@ nlohmann::json phase_reports(const ControlOptions& options);
 nlohmann::json phase_dispatch(const ControlOptions& options);
 /// The same while `idle` further workers are connected.
 nlohmann::json phase_idle(const ControlOptions& options);
-/// The same while `scans` clients scan all trials over HTTP without a pause; before it without them.
+/// The same in turns without, and while `scans` clients scan all trials over HTTP without a pause. `ratio` is of the p99 of acknowledgements, the
+/// median of the turns; `ratio_of_all` takes all turns as one, and so whatever befell the machine meanwhile.
 nlohmann::json phase_readers(const ControlOptions& options);
 /// Answers of the API while trials are written, on a study of phase trials' size.
 nlohmann::json phase_api(const ControlOptions& options);
