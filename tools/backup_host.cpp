@@ -35,7 +35,7 @@ bool BackupHost::make(Done done) {
     } catch (...) {
       error = std::current_exception();
     }
-    asio::post(io_, [this, file = std::move(file), error, done = std::move(done)] {
+    asio::post(io_, [this, file = std::move(file), error = std::move(error), done = std::move(done)] {
       busy_ = false;
       done(file, error);
     });

@@ -81,7 +81,7 @@ class ReaderPool {
       }
       figures_.took.add(std::chrono::steady_clock::now() - asked);
       figures_.answered.add();
-      asio::post(executor, [result = std::move(result), error, done = std::move(done)]() mutable {
+      asio::post(executor, [result = std::move(result), error = std::move(error), done = std::move(done)]() mutable {
         done(std::move(result), error);
       });
     });
