@@ -131,7 +131,8 @@ Daemon::Impl::Impl(DaemonConfig given) : config(std::move(given)), search(static
   check_local_workers(config, address);
   logger("fusiond")->info("starting code_version={} config={}", kCodeVersion, config.to_json().dump());
 
-  use_page_cache(page_block(config.reader_threads + ReaderPool::people_threads(config.reader_threads)));
+  const std::size_t block = page_block(config.reader_threads + ReaderPool::people_threads(config.reader_threads));
+  if (!use_page_cache(block)) logger("fusiond")->warn("SQLite keeps pages its own way, which is slower: no block for them block_mb={}", block >> 20);
   Store opened = Store::open(config.db, clock, config.wal);
   const int requeued = opened.requeue_leased();
   if (requeued > 0) logger("fusiond")->warn("trials that were running when the last daemon ended are queued again trials={}", requeued);

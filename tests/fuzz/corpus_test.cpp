@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(Targets, CorpusTest,
                          ::testing::Values(Target{"protocol_frame", protocol_frame}, Target{"http_request", http_request},
                                            Target{"config_json", config_json}, Target{"triplet_text", triplet_text},
                                            Target{"safetensors", safetensors}, Target{"npy", npy}, Target{"idx", idx}, Target{"wav", wav}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& target) { return std::string(target.param.name); });
 
 }  // namespace
 }  // namespace fusion::fuzz

@@ -101,7 +101,9 @@ TEST_F(PageCacheTest, WhatIsStoredIsWhatWasWrittenWhateverHappensToThePages) {
     } else if (rng.below(20) == 0) {
       writer.checkpoint(0);
     }
-    if (group % 50 == 0) ASSERT_EQ(read(database), rows) << "after group " << group;
+    if (group % 50 == 0) {
+      ASSERT_EQ(read(database), rows) << "after group " << group;
+    }
   }
   EXPECT_EQ(read(database), rows);
   EXPECT_EQ(database.text("PRAGMA integrity_check"), "ok");

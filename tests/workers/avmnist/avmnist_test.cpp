@@ -184,7 +184,9 @@ TEST_F(AvmnistTest, ReferenceKeepsItsQuirks) {
   for (std::size_t row = 0; row < labels.size(); ++row) {
     const std::string picture(reinterpret_cast<const char*>(audio.data) + row * 12'544, 12'544);
     auto& seen = by_digit[labels[row]];
-    if (seen.size() >= 9) EXPECT_EQ(picture, seen[seen.size() - 9]);
+    if (seen.size() >= 9) {
+      EXPECT_EQ(picture, seen[seen.size() - 9]);
+    }
     else EXPECT_TRUE(pictures.insert(picture).second) << row;
     seen.push_back(picture);
   }

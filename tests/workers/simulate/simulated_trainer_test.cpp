@@ -104,7 +104,9 @@ TEST_F(SimulatedTrainerTest, WhatGoesWrongEndsWithASentence) {
   for (const TrialOutcome& end : ends) {
     sentences[end.outcome] = end.error;
     EXPECT_EQ(end.score.has_value(), end.outcome == Outcome::completed);
-    if (end.outcome != Outcome::completed) EXPECT_LT(epochs[end.trial.value].size(), 3u);
+    if (end.outcome != Outcome::completed) {
+      EXPECT_LT(epochs[end.trial.value].size(), 3u);
+    }
   }
   EXPECT_THAT(sentences[Outcome::failed], HasSubstr("simulated failure after"));
   EXPECT_THAT(sentences[Outcome::oom], HasSubstr("out of memory after"));

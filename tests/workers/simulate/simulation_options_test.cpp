@@ -73,7 +73,9 @@ TEST(SimulationOptionsTest, AFateIsAFunctionOfSeedTrialAndAttempt) {
       EXPECT_GE(seconds, 1.5);
       EXPECT_LE(seconds, 2.5);
     }
-    if (first.outcome == Outcome::completed) EXPECT_EQ(first.epochs, 4);
+    if (first.outcome == Outcome::completed) {
+      EXPECT_EQ(first.epochs, 4);
+    }
     else EXPECT_LT(first.epochs, 4);
     EXPECT_EQ(fate_of(options, job(seed, 2), 4).epoch_s, first.epoch_s) << "the same work takes as long again";
     retry_differs = retry_differs || fate_of(options, job(seed, 2), 4).outcome != first.outcome;
